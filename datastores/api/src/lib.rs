@@ -1,0 +1,38 @@
+//! What a datastore driver is: the traits it implements, the values they exchange, and the errors they answer.
+//!
+//! Owns: [`Datastore`] and its capability traits, [`Host`] (what a driver may ask of the machine), the value types.
+//! Uses: nothing of ours. Never does: I/O, wire formats, choice of a driver.
+//!
+//! A driver crate exports one [`DriverEntry`]; the agent's registry lists it in one line. Capabilities a driver does not
+//! have answer `None`, and the agent turns that into the control plane's "operation not supported" in one place.
+
+mod accounts;
+mod driver;
+mod error;
+mod host;
+
+pub use accounts::{Account, Accounts, Database, Page, PageRequest, PasswordChange, User, UserAttributes};
+pub use driver::{
+    ConfigEffect, ConfigOverrides, Configuration, Datastore, DriverContext, DriverEntry, DriverInfo, Health, PreparePlan, Step,
+    StopMode, VolumePaths,
+};
+pub use error::{DriverError, ErrorKind};
+pub use host::{Cmd, EnvVar, ExecError, FileMode, Host, Output, Owner, ServiceError, ServiceId, ServiceSpec, ServiceState};
+pub use secrecy::{ExposeSecret, SecretString as Secret};
+
+/// Whether a verb acted. Every verb may be repeated (requests are redelivered after a crash), and says what it did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Something was changed.
+    Done,
+    /// The wanted state was already there.
+    Unchanged,
+}
+
+impl Change {
+    /// `Done` if either is.
+    #[must_use]
+    pub fn or(self, other: Change) -> Change {
+        if self == Change::Done { self } else { other }
+    }
+}

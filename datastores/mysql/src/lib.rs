@@ -1,0 +1,1 @@
+//! MySQL-family driver; MariaDB 10.11 for now. Skeleton.

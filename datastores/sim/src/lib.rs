@@ -1,0 +1,1 @@
+//! The in-memory datastore for tests. Skeleton.

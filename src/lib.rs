@@ -1,0 +1,19 @@
+//! OpenStack Trove guest agent: the rooms and the arrows between them.
+//!
+//! ```text
+//! 5  main  app  cli  config  registry      app sees all; config fills each room's own `Settings`
+//! 4  rpc                                   parse, admit, act, answer
+//! 3  conductor
+//! 2  instance
+//! 1  bus  host  journal
+//! 0  datastores/api   <- datastores/{mysql,sim}
+//! ```
+//!
+//! Arrows point downward only; rooms on one level do not import each other. `tests/house.rs` holds this.
+
+pub mod bus;
+pub mod conductor;
+pub mod config;
+pub mod host;
+pub mod instance;
+pub mod journal;

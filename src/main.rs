@@ -1,0 +1,3 @@
+//! Parses the command line and sets the exit code; nothing else.
+
+fn main() {}
