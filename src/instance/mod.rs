@@ -11,6 +11,9 @@
 //!                    Failed
 //! ```
 
+pub mod gate;
+pub mod pulse;
+pub mod turn;
 pub mod view;
 
 pub use view::{Operation, Phase, View};

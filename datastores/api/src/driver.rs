@@ -112,6 +112,12 @@ pub trait Datastore: Send + Sync {
     /// Looks at the server. Bounded to a few seconds even when the server hangs; never an error.
     async fn health(&self) -> Health;
 
+    /// Resolves when the server's process starts, dies or is stopped, so that nobody has to poll for it. May resolve for
+    /// nothing; a driver that cannot tell never resolves.
+    async fn changed(&self) {
+        std::future::pending().await
+    }
+
     /// The server's own version text, `None` while it cannot be asked.
     async fn server_version(&self) -> Option<String>;
 
@@ -188,10 +194,13 @@ pub struct DriverContext {
     pub options: std::collections::BTreeMap<String, String>,
 }
 
+/// Opens a driver for one of its names.
+pub type OpenDriver = fn(DriverContext, &str) -> Result<Arc<dyn Datastore>, DriverError>;
+
 /// How the registry finds and opens a driver.
 pub struct DriverEntry {
     /// The datastore manager names it answers to.
     pub names: &'static [&'static str],
     /// Opens it for one of these names. `Invalid` names a wrong option.
-    pub open: fn(DriverContext, &str) -> Result<Arc<dyn Datastore>, DriverError>,
+    pub open: OpenDriver,
 }

@@ -13,8 +13,8 @@ mod host;
 
 pub use accounts::{Account, Accounts, Database, Page, PageRequest, PasswordChange, User, UserAttributes};
 pub use driver::{
-    ConfigEffect, ConfigOverrides, Configuration, Datastore, DriverContext, DriverEntry, DriverInfo, Health, PreparePlan, Step,
-    StopMode, VolumePaths,
+    ConfigEffect, ConfigOverrides, Configuration, Datastore, DriverContext, DriverEntry, DriverInfo, Health, OpenDriver,
+    PreparePlan, Step, StopMode, VolumePaths,
 };
 pub use error::{DriverError, ErrorKind};
 pub use host::{Cmd, EnvVar, ExecError, FileMode, Host, Output, Owner, ServiceError, ServiceId, ServiceSpec, ServiceState};
