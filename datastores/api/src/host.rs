@@ -218,6 +218,16 @@ pub trait Host: Send + Sync {
     /// Names of the entries of a folder, sorted; `None` if it is not there.
     async fn list_dir(&self, path: &Path) -> io::Result<Option<Vec<String>>>;
 
+    /// Removes everything inside a folder and keeps the folder (symbolic links are not followed, other file systems not entered).
+    /// An empty or missing folder is `Unchanged`.
+    async fn clear_dir(&self, path: &Path) -> io::Result<Change>;
+
+    /// The last bytes of a file, at most `limit`; `None` if it is not there.
+    async fn read_tail(&self, path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>>;
+
+    /// Bytes that an ordinary user may still write on the file system of `path`.
+    async fn free_space(&self, path: &Path) -> io::Result<u64>;
+
     /// Gives a tree to a user (symbolic links are not followed).
     async fn chown_tree(&self, path: &Path, owner: &Owner) -> io::Result<Change>;
 }
