@@ -28,7 +28,8 @@ pub struct Record {
     pub args: Value,
     /// Context (sealed on disk).
     pub context: Value,
-    /// Where the answer goes, opaque to the journal; null for a cast.
+    /// Where the answer goes, opaque to the journal; null for a cast. No secret: it stays in the clear, so that an operation
+    /// whose secrets are lost can still be answered.
     pub reply: Value,
     /// When it was accepted, seconds since the epoch.
     pub accepted: f64,
@@ -40,6 +41,15 @@ pub struct Record {
     pub outcome: Option<Outcome>,
     /// Whether the answer has been delivered (or nobody waits for one).
     pub answered: bool,
+}
+
+impl Record {
+    /// Whether its secrets could not be opened with our key (the instance key was changed): what was asked, or how it ended,
+    /// is lost. Arguments are an object in every entry that is not closed.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.args.is_null() && !self.answered
+    }
 }
 
 /// What became of a request offered to the journal.
@@ -84,6 +94,15 @@ pub enum JournalError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// It could not be read (I/O error).
+    #[error("could not read the journal: {doing}")]
+    Read {
+        /// What was being read.
+        doing: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Another process has it open.
     #[error("the journal {path} is in use by another process")]
     Busy {
@@ -95,6 +114,32 @@ pub enum JournalError {
     Sealed {
         /// Which.
         id: String,
+    },
+    /// A part of the entry is larger than the journal takes.
+    #[error("{what} takes {size} bytes, the journal takes at most {limit}")]
+    TooLarge {
+        /// Which part.
+        what: &'static str,
+        /// Its size in bytes.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// A part of the entry is nested deeper than the journal takes.
+    #[error("{what} is nested deeper than {limit} levels")]
+    TooDeep {
+        /// Which part.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+    /// So many operations are unfinished that no more are taken.
+    #[error("{unfinished} operations ({bytes} bytes) are unfinished, no more are taken")]
+    Full {
+        /// How many.
+        unfinished: usize,
+        /// How many bytes they take.
+        bytes: u64,
     },
     /// No such operation.
     #[error("the journal has no operation {0}")]
