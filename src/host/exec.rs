@@ -1,0 +1,269 @@
+//! Programs that run to their end: absolute path, argument vector, own process group, deadline, bounded output.
+//!
+//! The work is done in a task of its own: when the caller goes away, or the deadline passes, the task kills the whole group
+//! and collects the dead. The group is always killed after its leader ended, so that nothing is left behind.
+
+use super::HostError;
+use super::service::process::{self, Watched};
+use super::users::{self, User};
+use datastore_api::{Cmd, ExecError, ExposeSecret, Output};
+use std::io;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, Command};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+/// Where programs look for others.
+pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// How much of standard output is kept.
+const STDOUT_KEPT: usize = 1 << 20;
+/// How much of the end of standard error is kept.
+const STDERR_KEPT: usize = 8 << 10;
+/// How long pipes may stay open after the program ended (a process that left the group can hold them).
+const DRAIN: Duration = Duration::from_secs(1);
+/// How long a killed program may take to go; one stuck in the kernel is collected later, the caller is told now.
+const LAST_BREATH: Duration = Duration::from_secs(5);
+
+/// Runs a program to its end.
+pub(super) async fn run(cmd: Cmd) -> Result<Output, ExecError> {
+    let program = cmd.program.clone();
+    let cancel = CancellationToken::new();
+    let _cancelled_with_the_caller = cancel.clone().drop_guard();
+    let (answer, answered) = oneshot::channel();
+    tokio::spawn(work(cmd, cancel, answer));
+    // The task always answers; it is gone without one only when the runtime shuts down.
+    answered.await.unwrap_or_else(|_| {
+        Err(ExecError::Start {
+            program,
+            source: io::Error::other("the agent is shutting down"),
+        })
+    })
+}
+
+/// What is known when the leader ended, or had to be.
+enum End {
+    Itself,
+    Deadline,
+    Cancelled,
+}
+
+async fn work(cmd: Cmd, cancel: CancellationToken, answer: oneshot::Sender<Result<Output, ExecError>>) {
+    let deadline = Instant::now() + cmd.deadline;
+    let mut group = match Group::spawn(&cmd) {
+        Ok(group) => group,
+        Err(source) => {
+            // Nobody listens any more if the caller has gone.
+            let _ = answer.send(Err(ExecError::Start {
+                program: cmd.program,
+                source,
+            }));
+            return;
+        }
+    };
+    let stdin = group.child.stdin.take();
+    let stdout = group.child.stdout.take();
+    let stderr = group.child.stderr.take();
+    let secret = cmd.stdin.clone();
+    let feeder = tokio::spawn(async move {
+        if let (Some(mut pipe), Some(bytes)) = (stdin, secret) {
+            // A program that does not read its input to the end is not an error; its exit code tells.
+            let _ = pipe.write_all(bytes.expose_secret().as_bytes()).await;
+            let _ = pipe.shutdown().await;
+        }
+    });
+    let (kept_out, kept_err) = (Kept::default(), Kept::default());
+    let mut out = tokio::spawn(kept_out.clone().head(stdout, STDOUT_KEPT));
+    let mut err = tokio::spawn(kept_err.clone().tail(stderr, STDERR_KEPT));
+
+    let end = tokio::select! {
+        () = group.leader.ended() => End::Itself,
+        () = tokio::time::sleep_until(deadline) => End::Deadline,
+        () = cancel.cancelled() => End::Cancelled,
+    };
+    // The leader is not collected yet, so its group's number cannot belong to anybody else.
+    group.kill();
+    feeder.abort();
+    let status = timeout(LAST_BREATH, group.child.wait()).await;
+    let drained = Instant::now() + DRAIN;
+    for reader in [&mut out, &mut err] {
+        if timeout_at(drained, &mut *reader).await.is_err() {
+            reader.abort();
+        }
+    }
+    let stdout = kept_out.take();
+    let stderr_tail = text_of(&kept_err.take());
+
+    let result = match (end, &status) {
+        (End::Itself, Ok(Ok(status))) if status.success() => Ok(Output { stdout, stderr_tail }),
+        (End::Itself, Ok(Ok(status))) => Err(ExecError::Exit {
+            program: cmd.program,
+            status: process::describe(*status),
+            code: status.code(),
+            stderr_tail,
+        }),
+        (End::Itself, _) => Err(ExecError::Exit {
+            program: cmd.program,
+            status: "end not seen".to_owned(),
+            code: None,
+            stderr_tail,
+        }),
+        (End::Deadline | End::Cancelled, _) => Err(ExecError::Deadline {
+            program: cmd.program,
+            limit: cmd.deadline,
+            stderr_tail,
+        }),
+    };
+    let _ = answer.send(result);
+    if status.is_err() {
+        // Killed, but the kernel does not let go of it: collect it whenever that happens.
+        let _ = group.child.wait().await;
+    }
+}
+
+/// A program and what it started, as one process group.
+struct Group {
+    child: Child,
+    leader: Watched,
+}
+
+impl Group {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place where programs are started")]
+    fn spawn(cmd: &Cmd) -> io::Result<Self> {
+        let user = cmd
+            .user
+            .as_deref()
+            .map(users::lookup)
+            .transpose()
+            .map_err(super::error::as_io)?;
+        let (program, first) = as_user(&cmd.program, user.as_ref())?;
+        let mut command = Command::new(program);
+        command
+            .args(first)
+            .args(&cmd.args)
+            .env_clear()
+            .env("PATH", PATH)
+            .env("LANG", "C.UTF-8");
+        for var in &cmd.env {
+            command.env(&var.name, var.value.expose_secret());
+        }
+        command
+            .stdin(if cmd.stdin.is_some() { Stdio::piped() } else { Stdio::null() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .current_dir("/")
+            .process_group(0)
+            .kill_on_drop(true);
+        if let Some(user) = user.filter(|user| user.groups.is_empty() && !process::is_me(user)) {
+            command.uid(user.uid).gid(user.gid);
+        }
+        let mut child = command.spawn()?;
+        let pid = child.id().ok_or_else(|| io::Error::other("ended before it was seen"))?;
+        match Watched::open(pid) {
+            Ok(leader) => Ok(Self { child, leader }),
+            Err(error) => {
+                // Without a way to see its end it must not live.
+                process::kill_group(pid);
+                let _ = child.start_kill();
+                Err(super::error::as_io(error))
+            }
+        }
+    }
+
+    fn kill(&self) {
+        process::kill_group(self.leader.pid());
+    }
+}
+
+impl Drop for Group {
+    /// The runtime drops the task at shutdown: the group must not outlive it.
+    fn drop(&mut self) {
+        if self.child.id().is_some() {
+            self.kill();
+        }
+    }
+}
+
+/// The program to start, and arguments to put before its own, so that it runs as `user` with all of the user's groups. The
+/// standard library sets user and group but not further groups; for users that have some, `setpriv` does and becomes the program.
+pub(super) fn as_user(program: &Path, user: Option<&User>) -> io::Result<(std::path::PathBuf, Vec<String>)> {
+    if !program.is_absolute() {
+        return Err(super::error::as_io(HostError::Invalid(format!(
+            "{} is not an absolute path",
+            program.display()
+        ))));
+    }
+    match user {
+        Some(user) if !user.groups.is_empty() && !process::is_me(user) => {
+            // setpriv would start first and fail late and in its own words.
+            std::fs::metadata(program)?;
+            let groups: Vec<String> = user.groups.iter().map(u32::to_string).collect();
+            let program = program
+                .to_str()
+                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "path is not UTF-8"))?;
+            let args = vec![
+                format!("--reuid={}", user.uid),
+                format!("--regid={}", user.gid),
+                format!("--groups={}", groups.join(",")),
+                "--".to_owned(),
+                program.to_owned(),
+            ];
+            Ok(("/usr/bin/setpriv".into(), args))
+        }
+        _ => Ok((program.to_path_buf(), Vec::new())),
+    }
+}
+
+/// What was read of a pipe so far; shared, so that it is not lost when the pipe never ends.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Vec<u8>>>);
+
+impl Kept {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<u8>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut self.lock())
+    }
+
+    /// Reads to the end and keeps the first `limit` bytes.
+    async fn head<R: AsyncRead + Unpin>(self, pipe: Option<R>, limit: usize) {
+        let Some(mut pipe) = pipe else { return };
+        let mut buffer = vec![0; 16 << 10];
+        while let Ok(n @ 1..) = pipe.read(&mut buffer).await {
+            let mut kept = self.lock();
+            let room = limit.saturating_sub(kept.len());
+            kept.extend_from_slice(&buffer[..n.min(room)]);
+        }
+    }
+
+    /// Reads to the end and keeps at least the last `limit` bytes, at most twice as many.
+    async fn tail<R: AsyncRead + Unpin>(self, pipe: Option<R>, limit: usize) {
+        let Some(mut pipe) = pipe else { return };
+        let mut buffer = vec![0; 4 << 10];
+        while let Ok(n @ 1..) = pipe.read(&mut buffer).await {
+            let mut kept = self.lock();
+            kept.extend_from_slice(&buffer[..n]);
+            if kept.len() > 2 * limit {
+                let surplus = kept.len() - limit;
+                kept.drain(..surplus);
+            }
+        }
+    }
+}
+
+/// The last [`STDERR_KEPT`] bytes as text, without half characters.
+fn text_of(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let text = text.trim_end();
+    let mut from = text.len().saturating_sub(STDERR_KEPT);
+    while !text.is_char_boundary(from) {
+        from += 1;
+    }
+    text[from..].to_owned()
+}
