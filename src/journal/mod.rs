@@ -28,6 +28,7 @@ mod writer;
 
 pub use failpoint::{STEPS as FAILPOINT_STEPS, failpoint};
 pub use record::{Admission, JournalError, OpId, Outcome, Record};
+pub use write::later;
 
 use datastore_api::Secret;
 use std::path::Path;

@@ -230,8 +230,9 @@ fn write_head(head: &Head) -> Result<Vec<u8>, JournalError> {
     })
 }
 
-/// The later of `now` and 1 ms after `last`, in whole microseconds.
-pub(super) fn later(now: f64, last: f64) -> f64 {
+/// The later of `now` and 1 ms after `last`, seconds in whole microseconds: how time stamps of messages grow.
+#[must_use]
+pub fn later(now: f64, last: f64) -> f64 {
     let least = last + 0.001;
     let sent = if now.is_finite() && now > least && now < CLOCK_LIMIT {
         now
