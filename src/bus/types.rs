@@ -115,6 +115,12 @@ pub enum BusError {
         /// Its name.
         queue: String,
     },
+    /// No queue takes what is sent to this guest.
+    #[error("there is no queue {queue}: the guest is not there")]
+    NoGuest {
+        /// The queue it would have.
+        queue: String,
+    },
     /// The bus is shutting down.
     #[error("the bus is shut down")]
     Closed,
