@@ -6,6 +6,7 @@ use super::index::{Index, Place};
 use super::record::{Admission, JournalError, OpId, Outcome, Record};
 use super::store::{Fail, Site, read_head};
 use redb::{ReadableTable, Table, WriteTransaction};
+use tracing::warn;
 
 /// Largest head of an entry: identity, method, reply address.
 const MAX_HEAD: usize = 64 << 10;
@@ -170,6 +171,9 @@ impl<'t> Tables<'t> {
     fn prune(&mut self, index: &mut Index) -> Result<(), Fail> {
         while let Some(number) = index.surplus(super::KEEP_FINISHED, super::KEEP_FINISHED_BYTES) {
             let head = self.head(number)?;
+            if !head.answered {
+                warn!(id = head.id, method = head.method, "an answer that nobody took is dropped");
+            }
             self.ids.remove(head.id.as_str())?;
             self.heads.remove(number)?;
             self.requests.remove(number)?;

@@ -2,11 +2,11 @@
 
 use super::*;
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-const DIR: &str = "TROVE_TEST_JOURNAL_DIR";
+pub(super) const DIR: &str = "TROVE_TEST_JOURNAL_DIR";
 const FROM: &str = "TROVE_TEST_JOURNAL_FROM";
 
 /// The child: eight writers that say on standard output what the journal confirmed.
@@ -52,15 +52,14 @@ fn say(line: &str) {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the test starts itself again, to be killed")]
-fn start_child(dir: &std::path::Path, from: u64) -> std::process::Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "journal::tests::crash::child_that_is_killed",
-            "--ignored",
-            "--nocapture",
-        ])
-        .env(DIR, dir)
+pub(super) fn this_test_binary(test: &str, dir: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--ignored", "--nocapture"]).env(DIR, dir);
+    command
+}
+
+fn start_child(dir: &Path, from: u64) -> std::process::Child {
+    this_test_binary("journal::tests::crash::child_that_is_killed", dir)
         .env(FROM, from.to_string())
         .stdout(Stdio::piped())
         .spawn()

@@ -1,11 +1,13 @@
 //! What the journal costs. Printed, not asserted: `cargo nextest run --run-ignored only journal::tests::figures --no-capture`.
 
+use super::crash::{DIR, this_test_binary};
 use super::*;
 use std::time::Instant;
 
+/// Memory of our own, without the pages of the program.
 fn rss_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+    let line = status.lines().find(|l| l.starts_with("RssAnon:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
@@ -67,14 +69,31 @@ async fn figures() {
         size()
     );
     journal.finish(&id("big"), &done).await.unwrap();
+    eprintln!("when it is finished: RSS +{} KiB", rss_kib() - before);
     drop(journal);
+    let child = "journal::tests::figures::child_that_idles";
+    let status = this_test_binary(child, dir.path()).status().unwrap();
+    assert!(status.success());
+    eprintln!("file {:?} KiB", size());
+}
+
+/// The child: an agent that has 1,000 finished operations and does nothing.
+#[tokio::test]
+#[ignore = "the child of the figures"]
+async fn child_that_idles() {
+    let Ok(dir) = std::env::var(DIR) else { return };
+    let before = rss_kib();
     let start = Instant::now();
-    let journal = Journal::open(dir.path(), None).unwrap();
+    let journal = Journal::open(std::path::Path::new(&dir), None).unwrap();
     eprintln!(
-        "open again: {:?}, RSS +{} KiB, file {:?} KiB",
+        "open with 1,000 finished: {:?}, RSS +{} KiB",
         start.elapsed(),
-        rss_kib() - before,
-        size()
+        rss_kib() - before
     );
-    drop(journal);
+    for _ in 0..200 {
+        journal.next_sent(0.0).await.unwrap();
+    }
+    eprintln!("after 200 heartbeats: RSS +{} KiB", rss_kib() - before);
+    journal.recent(100).await.unwrap();
+    eprintln!("after a look at 100 of them: RSS +{} KiB", rss_kib() - before);
 }

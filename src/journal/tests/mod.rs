@@ -1,5 +1,7 @@
 //! Tests of the journal: behaviour here; crashes, full disks, damage, figures and a model beside it.
 
+#[cfg(feature = "failpoints")]
+mod aborts;
 mod crash;
 mod damage;
 mod figures;
