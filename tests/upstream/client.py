@@ -9,7 +9,8 @@ It runs as trove-api and trove-taskmanager do: their configuration, their databa
     {"id": 3, "op": "call", "guest": ID, "method": "rpc_ping", "kwargs": {}, "notification": "DBaaSUserCreate", "timeout": 5}
     {"id": 4, "op": "raw", "guest": ID, "method": M, "kwargs": {}, "version": "1.9", "key": null, "cast": false}
     {"id": 5, "op": "template", "guest": ID, "ram": 512}        the configuration file a taskmanager would render
-    {"id": 6, "op": "status", "guest": ID, "status": "RESTARTING"}      what a taskmanager writes beside the conductor
+    {"id": 6, "op": "catalogue"}            every method of the client: wire name, kind, version, names of the arguments
+    {"id": 7, "op": "status", "guest": ID, "status": "RESTARTING"}      what a taskmanager writes beside the conductor
 
 Orders run at the same time; an answer is {"id", "seconds", "result"} or {"id", "seconds", "error": {"class", "text"}}.
 """
@@ -92,6 +93,39 @@ def raw(_conf, order):
     return send(context(order), order["method"], **order.get("kwargs", {}))
 
 
+def catalogue(_conf, _order):
+    """Calls every public method of the API class with placeholders and notes what it would send."""
+    import inspect
+    from trove.guestagent.api import API
+
+    sent = []
+
+    class Recorder(API):
+        def get_client(self, *_args, **_kwargs):
+            return types.SimpleNamespace(can_send_version=lambda version: True)
+
+        def _create_guest_queue(self):
+            pass
+
+        def _call(self, method_name, timeout_sec, version, **kwargs):
+            sent.append((method_name, "call", version, sorted(kwargs)))
+
+        def _cast(self, method_name, version, **kwargs):
+            sent.append((method_name, "cast", version, sorted(kwargs)))
+
+    placeholders = {"snapshot": {"master": {"id": "x"}}, "backup_info": {"id": "x"}, "packages": ""}
+    api = Recorder(context({}), "x")
+    for name, function in inspect.getmembers(API, inspect.isfunction):
+        if name.startswith("_") or name == "get_client":
+            continue
+        wanted = [
+            p.name for p in inspect.signature(function).parameters.values()
+            if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "self"
+        ]
+        getattr(api, name)(**{word: placeholders.get(word) for word in wanted})
+    return [dict(zip(("name", "kind", "version", "args"), item)) for item in sent]
+
+
 def template(_conf, order):
     from trove.common.template import SingleInstanceConfigTemplate
 
@@ -102,7 +136,7 @@ def template(_conf, order):
     return SingleInstanceConfigTemplate(version, {"ram": order.get("ram", 512)}, order["guest"]).render()
 
 
-OPS = {f.__name__: f for f in (instance, status, call, raw, template)}
+OPS = {f.__name__: f for f in (instance, status, call, raw, catalogue, template)}
 
 
 def carry_out(conf, order):

@@ -13,7 +13,7 @@ class Broker:
 
     def __init__(self, folder, tls=False):
         self.folder = pathlib.Path(folder)
-        self.port = free_port()
+        self.port = free_port(3)  # the script takes the next two for the node itself
         self.tls_port = free_port() if tls else None
         self.certs = self.folder.with_name(self.folder.name + "-certs") if tls else None
         if tls:
@@ -36,12 +36,30 @@ class Broker:
     def stop(self):
         self._run("stop", self.folder)
 
+    def kill(self):
+        """As a power cut does it."""
+        self._run("kill", self.folder)
+
+    def run(self):
+        """Starts it again with what it had."""
+        self._run("run", self.folder)
+
     def restart(self):
         self._run("restart", self.folder)
 
     @property
     def transport_url(self):
+        if self.tls_port:
+            return f"rabbit://guest:guest@localhost:{self.tls_port}//"
         return f"rabbit://guest:guest@127.0.0.1:{self.port}//"
+
+    @property
+    def tls_options(self):
+        """Lines for [oslo_messaging_rabbit]."""
+        return (
+            f"ssl = true\nssl_ca_file = {self.certs}/ca.pem\n"
+            f"ssl_cert_file = {self.certs}/client.pem\nssl_key_file = {self.certs}/client.key\n"
+        )
 
     def delete_queue(self, name):
         """As an operator would; a client of its own, so nothing of ours is involved."""
@@ -68,9 +86,8 @@ class Broker:
         import amqp
 
         arguments = options.pop("arguments", None)
-        exchange_durable = options.pop("exchange_durable", options.get("durable", False))
         with amqp.Connection(f"127.0.0.1:{self.port}", userid="guest", password="guest") as connection:
             with connection.channel() as channel:
-                channel.exchange_declare("trove", "topic", durable=exchange_durable, auto_delete=False)
+                channel.exchange_declare("trove", "topic", passive=True)
                 channel.queue_declare(name, auto_delete=False, arguments=arguments, **options)
                 channel.queue_bind(name, "trove", name)

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import random
 import signal
 import socket
 import subprocess
@@ -10,11 +11,21 @@ import time
 TOP = pathlib.Path(__file__).resolve().parents[3]
 
 
-def free_port():
-    """A loopback TCP port that nobody has at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def free_port(count=1):
+    """The first of `count` loopback ports in a row that nobody has now, below those that the kernel gives to clients."""
+    for _ in range(1000):
+        first = random.randrange(12000, 32000)
+        probes = [socket.socket() for _ in range(count)]
+        try:
+            for number, probe in enumerate(probes):
+                probe.bind(("127.0.0.1", first + number))
+            return first
+        except OSError:
+            continue
+        finally:
+            for probe in probes:
+                probe.close()
+    raise AssertionError(f"no {count} free ports in a row")
 
 
 def within(seconds, what, question, every=0.1):
@@ -93,3 +104,9 @@ class Process:
             except subprocess.TimeoutExpired:
                 self.kill()
         return self.child.returncode
+
+
+if __name__ == "__main__":  # for shell scripts: prints the first of so many free ports
+    import sys
+
+    print(free_port(*map(int, sys.argv[1:])))
