@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced: installs what is missing on Debian 12. Used by tests/check.sh and packaging/quickstart.sh.
 
 # Debian's own interpreter: a fresh machine has no other, and its venv module is a package we can install.
