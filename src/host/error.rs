@@ -66,6 +66,25 @@ pub enum HostError {
         /// How long was waited.
         limit: Duration,
     },
+    /// A device or mount point is not as it must be, and is left as it is.
+    #[error("{path}: {problem}")]
+    Unfit {
+        /// Device or mount point.
+        path: PathBuf,
+        /// What is wrong, and what was found.
+        problem: String,
+    },
+    /// A program failed.
+    #[error("could not {doing} {path}")]
+    Program {
+        /// format, check, grow.
+        doing: &'static str,
+        /// Device or mount point.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<datastore_api::ExecError>,
+    },
     /// The machine's figures could not be read.
     #[error("could not read the machine's {what}")]
     Figures {
@@ -109,7 +128,7 @@ pub(super) fn as_io(error: HostError) -> io::Error {
         HostError::Corrupt { .. } => io::ErrorKind::InvalidData,
         HostError::Locked { .. } => io::ErrorKind::WouldBlock,
         HostError::Late { .. } => io::ErrorKind::TimedOut,
-        HostError::Figures { .. } | HostError::Systemd { .. } => io::ErrorKind::Other,
+        _ => io::ErrorKind::Other,
     };
     io::Error::new(kind, error)
 }

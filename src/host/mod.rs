@@ -1,6 +1,7 @@
 //! The machine: programs, services, files, volumes. The only room that starts processes, mounts, or writes system files.
 //!
-//! Owns: [`datastore_api::Host`]'s real implementation ([`Machine`]), the machine's figures.
+//! Owns: [`datastore_api::Host`]'s real implementation ([`Machine`]), the data volume ([`Volumes`]),
+//! the machine's figures.
 //! Uses: nothing of ours but the driver API's types. Never does: know a datastore, or why something is wanted.
 
 mod error;
@@ -9,9 +10,11 @@ mod figures;
 mod files;
 mod service;
 mod users;
+mod volume;
 
 pub use error::HostError;
 pub use figures::{FilesystemStats, Hardware, ProcessFigures, filesystem_stats, gigabytes, hardware, process_figures};
+pub use volume::{Content, Filesystem, FsType, VolumeSettings, Volumes};
 
 use async_trait::async_trait;
 use datastore_api::{Change, Cmd, ExecError, FileMode, Host, Output, Owner, ServiceError, ServiceId, ServiceSpec, ServiceState};
