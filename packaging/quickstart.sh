@@ -142,7 +142,7 @@ done_ "$(stat -c '%s' "$AGENT" | awk '{printf "%.1f MB: %s", $1 / 1e6, "'"${AGEN
 taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 # port NAME COUNT: a port that was free the first time and is remembered; the COUNT - 1 after it were free as well.
 port() {
-  local file=$FOLDER/$1.port first i try
+  local file=$FOLDER/$1.port first i
   if [ ! -s "$file" ]; then
     for _ in $(seq 200); do
       first=$((12000 + RANDOM % 20000))
