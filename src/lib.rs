@@ -11,9 +11,13 @@
 //!
 //! Arrows point downward only; rooms on one level do not import each other. `tests/house.rs` holds this.
 
+pub mod app;
 pub mod bus;
+pub mod cli;
 pub mod conductor;
 pub mod config;
 pub mod host;
 pub mod instance;
 pub mod journal;
+pub mod registry;
+pub mod rpc;

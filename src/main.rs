@@ -1,3 +1,5 @@
 //! Parses the command line and sets the exit code; nothing else.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    trove_guestagent::cli::main()
+}

@@ -1,0 +1,265 @@
+//! The composition root: builds every room, spawns the tasks, owns the order of stopping.
+//!
+//! Stopping ends the agent only: database, VIP and keepalived stay as they are (architecture, rule R5).
+
+mod logging;
+
+use crate::bus::{Bus, BusState};
+use crate::conductor::Conductor;
+use crate::config::{Settings, Supervisor};
+use crate::host::{self, Machine, SupervisorKind, VolumeSettings, Volumes};
+use crate::instance::gate::Gate;
+use crate::instance::view::Publisher;
+use crate::instance::{Phase, pulse};
+use crate::journal::Journal;
+use crate::registry;
+use crate::rpc::{self, Ctx, Dispatcher};
+use anyhow::Context;
+use datastore_api::{Datastore, DriverContext, Host};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+/// How long running requests may take to end when the agent stops; what is not done is resumed at the next start.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// When the service manager is told that we are ready even though no broker answered: the database must not wait for the bus.
+const READY_LIMIT: Duration = Duration::from_secs(10);
+
+/// Runs the daemon until it is told to stop.
+pub fn start(settings: Settings) -> anyhow::Result<()> {
+    logging::start(&settings.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(8)
+        .thread_keep_alive(Duration::from_secs(5))
+        .enable_all()
+        .build()
+        .context("could not start the runtime")?;
+    let result = runtime.block_on(run(settings));
+    // A blocking call on a hung mount must not keep the process alive.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+async fn run(settings: Settings) -> anyhow::Result<()> {
+    let cancel = CancellationToken::new();
+    let guest = settings.guest_id.clone();
+    info!(guest, version = env!("CARGO_PKG_VERSION"), "the agent starts");
+    let (bus, mut inbox) = Bus::start(settings.bus.clone(), cancel.clone());
+    let machine = Arc::new(Machine::new(host_settings(&settings))?);
+    machine.adopt().await?;
+    let datastore = registry::open(&settings.datastore_manager, driver_context(&settings, machine.clone()))?;
+    let journal = Journal::open(&settings.agent.state_dir, settings.bus.key.as_ref())?;
+
+    let phase = first_phase(&journal, &settings).await?;
+    let (publisher, view) = Publisher::new(phase);
+    let sender = bus.clone();
+    let conductor = Conductor::start(
+        settings.conductor.clone(),
+        journal.clone(),
+        view,
+        move |cast| sender.cast(cast),
+        cancel.clone(),
+    );
+    let ctx = Arc::new(Ctx {
+        settings: rpc_settings(&settings),
+        datastore: datastore.clone(),
+        host: machine,
+        volumes: Volumes::new(volume_settings(&settings)?),
+        journal: journal.clone(),
+        conductor,
+        publisher: publisher.clone(),
+        gate: Mutex::new(Gate::new(phase)),
+        bus_state: bus.state(),
+    });
+    let tasks = TaskTracker::new();
+    let dispatcher = Dispatcher::new(ctx.clone(), bus.clone(), tasks.clone());
+    if journal.opened_damaged() && phase == Phase::Preparing {
+        error!("the journal was damaged while the instance was being prepared");
+        ctx.set_phase(Phase::Failed).await;
+    }
+    let resumed = dispatcher.resume().await?;
+    if resumed > 0 {
+        info!(count = resumed, "unfinished operations were taken up");
+    }
+    dispatcher.bring_up();
+    let listener = rpc::local::bind(&settings.agent.socket)?;
+    tokio::spawn(rpc::local::serve(listener, dispatcher.clone(), cancel.clone()));
+    tokio::spawn(pulse::run(datastore, publisher, cancel.clone()));
+    tokio::spawn(tell_ready(bus.clone(), cancel.clone()));
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => logging::reopen(),
+            delivery = inbox.recv() => match delivery {
+                Some(delivery) => dispatcher.deliver(delivery),
+                None => break,
+            },
+        }
+    }
+    info!("the agent stops; the database goes on");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    tasks.close();
+    if tokio::time::timeout(STOP_LIMIT, tasks.wait()).await.is_err() {
+        warn!(
+            count = tasks.len(),
+            "requests were cut off and will be taken up at the next start"
+        );
+    }
+    bus.flush(Duration::from_secs(2)).await;
+    cancel.cancel();
+    let _ = std::fs::remove_file(&settings.agent.socket);
+    Ok(())
+}
+
+/// The phase in force when the agent last ran: from the journal, else from upstream's markers.
+async fn first_phase(journal: &Journal, settings: &Settings) -> anyhow::Result<Phase> {
+    let preparing = journal.unfinished().await?.iter().any(|record| record.method == "prepare");
+    if preparing {
+        return Ok(Phase::Preparing);
+    }
+    let marker = |which: &str| {
+        settings
+            .agent
+            .marker_dir
+            .join(format!(".guestagent.prepare.{which}"))
+            .exists()
+    };
+    let phase = match rpc::stored_phase(journal).await? {
+        // A preparation that no operation stands for was cut off in a way nobody can take up.
+        Some(Phase::Preparing) => Phase::Failed,
+        Some(phase) => phase,
+        None if marker("end") => Phase::Ready,
+        None if marker("start") => Phase::Failed,
+        None => Phase::New,
+    };
+    Ok(phase)
+}
+
+/// Tells the service manager that we are ready: when the bus is joined, or after a while without it.
+async fn tell_ready(bus: Bus, cancel: CancellationToken) {
+    let mut state = bus.state();
+    tokio::select! {
+        () = cancel.cancelled() => return,
+        _ = state.wait_for(|state| matches!(state, BusState::Up { .. })) => {}
+        () = tokio::time::sleep(READY_LIMIT) => {}
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+}
+
+fn rpc_settings(settings: &Settings) -> rpc::Settings {
+    rpc::Settings {
+        manager: settings.datastore_manager.clone(),
+        guest_id: settings.guest_id.clone(),
+        marker_dir: settings.agent.marker_dir.clone(),
+        device_path: settings.datastore.device_path.clone(),
+        mount_point: settings.datastore.mount_point.clone(),
+        volume_support: settings.datastore.volume_support,
+        stop_limit: Duration::from_secs(13),
+    }
+}
+
+fn driver_context(settings: &Settings, host: Arc<dyn Host>) -> DriverContext {
+    let datastore = &settings.datastore;
+    DriverContext {
+        host,
+        mount_point: datastore.mount_point.clone(),
+        instance_id: settings.guest_id.clone(),
+        service_user: datastore.service_user.clone(),
+        ignore_users: datastore.ignore_users.clone(),
+        ignore_databases: datastore.ignore_dbs.clone(),
+        hostname_require_valid_ip: datastore.hostname_require_valid_ip,
+        root_grant: datastore.root_grant.clone(),
+        root_grant_option: datastore.root_grant_option,
+        password_length: datastore.default_password_length,
+        state_change_limit: datastore.state_change_wait_time,
+        root: settings.agent.root.clone(),
+        options: datastore.options.clone(),
+    }
+}
+
+/// Opens the driver and verifies that its programs are there. Touches nothing.
+pub fn check_driver(settings: &Settings) -> anyhow::Result<()> {
+    // A folder of its own: looking must not make the agent's.
+    let folder = tempfile::tempdir().context("could not make a temporary folder")?;
+    let machine = Arc::new(Machine::new(nowhere(folder.path()))?);
+    let driver = registry::open(&settings.datastore_manager, driver_context(settings, machine))?;
+    let missing: Vec<_> = driver
+        .info()
+        .programs
+        .iter()
+        .filter(|program| !Path::new(program).exists())
+        .collect();
+    anyhow::ensure!(
+        missing.is_empty(),
+        "datastore '{}' needs programs that are not installed: {missing:?}",
+        driver.info().name
+    );
+    Ok(())
+}
+
+fn host_settings(settings: &Settings) -> host::Settings {
+    host::Settings {
+        run_dir: settings.agent.run_dir.clone(),
+        state_dir: settings.agent.state_dir.clone(),
+        supervisor: match settings.agent.supervisor {
+            Supervisor::Auto => SupervisorKind::Auto,
+            Supervisor::Systemd => SupervisorKind::Systemd,
+            Supervisor::Supervised => SupervisorKind::Supervised,
+        },
+    }
+}
+
+fn volume_settings(settings: &Settings) -> anyhow::Result<VolumeSettings> {
+    let datastore = &settings.datastore;
+    let kind = datastore.volume_fstype.parse();
+    Ok(VolumeSettings {
+        fs_type: kind.map_err(|error: host::HostError| anyhow::anyhow!("volume_fstype: {error}"))?,
+        format_options: datastore.format_options.join(" "),
+        format_limit: datastore.volume_format_timeout,
+        mount_options: datastore.mount_options.clone(),
+        num_tries: datastore.num_tries,
+        ..VolumeSettings::new(&settings.agent.state_dir)
+    })
+}
+
+fn nowhere(folder: &Path) -> host::Settings {
+    host::Settings {
+        run_dir: folder.to_owned(),
+        state_dir: folder.to_owned(),
+        supervisor: SupervisorKind::Supervised,
+    }
+}
+
+/// The journaled steps of `prepare` with a driver, in order.
+pub fn prepare_steps(manager: &str) -> anyhow::Result<Vec<&'static str>> {
+    let folder = tempfile::tempdir().context("could not make a temporary folder")?;
+    let machine = Arc::new(Machine::new(nowhere(folder.path()))?);
+    let context = DriverContext {
+        host: machine,
+        mount_point: PathBuf::from("/nonexistent"),
+        instance_id: String::new(),
+        service_user: String::new(),
+        ignore_users: Vec::new(),
+        ignore_databases: Vec::new(),
+        hostname_require_valid_ip: true,
+        root_grant: Vec::new(),
+        root_grant_option: true,
+        password_length: 36,
+        state_change_limit: Duration::from_secs(180),
+        root: PathBuf::from("/nonexistent"),
+        options: std::collections::BTreeMap::new(),
+    };
+    let driver: Arc<dyn Datastore> = registry::open(manager, context)?;
+    Ok(rpc::prepare_steps(driver.as_ref()))
+}

@@ -1,0 +1,107 @@
+//! What a use-case may reach.
+
+use crate::bus::BusState;
+use crate::conductor::Conductor;
+use crate::host::Volumes;
+use crate::instance::gate::Gate;
+use crate::instance::view::Publisher;
+use crate::instance::{Phase, pulse};
+use crate::journal::{Journal, JournalError};
+use datastore_api::{Accounts, Configuration, Datastore, Health, Host};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::failure::RpcError;
+
+/// Key of the phase in the journal.
+pub const PHASE_KEY: &str = "phase";
+
+/// What the use-cases need to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Datastore manager name, as Trove spells it.
+    pub manager: String,
+    /// Instance id.
+    pub guest_id: String,
+    /// Folder of upstream's prepare markers.
+    pub marker_dir: PathBuf,
+    /// Block device of the data volume.
+    pub device_path: PathBuf,
+    /// Where it is mounted.
+    pub mount_point: PathBuf,
+    /// Whether the datastore lives on a volume of its own that the agent mounts and formats.
+    pub volume_support: bool,
+    /// How long a stop may take before the process is killed.
+    pub stop_limit: Duration,
+}
+
+/// What a use-case may reach.
+pub struct Ctx {
+    /// What they need to know.
+    pub settings: Settings,
+    /// The database engine.
+    pub datastore: Arc<dyn Datastore>,
+    /// The machine.
+    pub host: Arc<dyn Host>,
+    /// The data volume.
+    pub volumes: Volumes,
+    /// The journal.
+    pub journal: Journal,
+    /// The conductor's client.
+    pub conductor: Conductor,
+    /// The writer of the view.
+    pub publisher: Publisher,
+    /// What the bus is doing.
+    pub bus_state: watch::Receiver<BusState>,
+    /// Admission.
+    pub gate: Mutex<Gate>,
+}
+
+impl Ctx {
+    /// The gate, locked; never held over an await.
+    pub fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The accounts capability, or upstream's "not supported".
+    pub fn accounts(&self, operation: &str) -> Result<&dyn Accounts, RpcError> {
+        self.datastore.accounts().ok_or_else(|| self.not_supported(operation))
+    }
+
+    /// The configuration capability, or upstream's "not supported".
+    pub fn configuration(&self, operation: &str) -> Result<&dyn Configuration, RpcError> {
+        self.datastore.configuration().ok_or_else(|| self.not_supported(operation))
+    }
+
+    /// Upstream's "not supported".
+    pub fn not_supported(&self, operation: &str) -> RpcError {
+        RpcError::not_supported(operation, &self.settings.manager)
+    }
+
+    /// Publishes a phase and makes it durable. A journal that cannot be written is not a reason to stop: the markers and the
+    /// unfinished operation tell the same at the next start.
+    pub async fn set_phase(&self, phase: Phase) {
+        self.publisher.update(|view| view.phase = phase);
+        let bytes = serde_json::to_vec(&phase).expect("a plain enum always encodes");
+        if let Err(error) = self.journal.put(PHASE_KEY, bytes).await {
+            warn!(%error, ?phase, "could not record the phase");
+        }
+    }
+
+    /// Looks at the health now and publishes it.
+    pub async fn look(&self) -> Health {
+        pulse::look(self.datastore.as_ref(), &self.publisher).await;
+        self.publisher.now().health.unwrap_or(Health::Unknown {
+            reason: "not looked at".to_owned(),
+        })
+    }
+}
+
+/// Reads the phase that was in force when the agent last ran.
+pub async fn stored_phase(journal: &Journal) -> Result<Option<Phase>, JournalError> {
+    let bytes = journal.get(PHASE_KEY).await?;
+    Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+}

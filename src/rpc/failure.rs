@@ -1,0 +1,187 @@
+//! Errors of the use-cases, and what the caller is told about them (contract sections 2.5, 2.6, 5.9).
+
+use crate::bus::Failure;
+use crate::instance::gate::Denied;
+use datastore_api::{DriverError, ErrorKind};
+use std::error::Error as StdError;
+
+/// Remote exception classes we answer with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorClass {
+    /// The general failure.
+    Trove,
+    /// Not built, or the engine cannot.
+    NotSupported,
+    /// Volume operations.
+    Guest,
+    /// An argument's value is wrong.
+    BadRequest,
+    /// An object does not exist.
+    NotFound,
+    /// A database does not exist.
+    DatabaseNotFound,
+    /// No such method.
+    NoSuchMethod,
+    /// A version of the interface we do not have.
+    UnsupportedVersion,
+    /// An argument is unknown, missing or of a wrong type.
+    Type,
+}
+
+impl ErrorClass {
+    /// All classes, for tests that walk them.
+    pub const ALL: [ErrorClass; 9] = [
+        ErrorClass::Trove,
+        ErrorClass::NotSupported,
+        ErrorClass::Guest,
+        ErrorClass::BadRequest,
+        ErrorClass::NotFound,
+        ErrorClass::DatabaseNotFound,
+        ErrorClass::NoSuchMethod,
+        ErrorClass::UnsupportedVersion,
+        ErrorClass::Type,
+    ];
+
+    /// Class and Python module on the wire.
+    #[must_use]
+    pub fn wire(self) -> (&'static str, &'static str) {
+        const TROVE: &str = "trove.common.exception";
+        const DISPATCHER: &str = "oslo_messaging.rpc.dispatcher";
+        match self {
+            ErrorClass::Trove => ("TroveError", TROVE),
+            ErrorClass::NotSupported => ("DatastoreOperationNotSupported", TROVE),
+            ErrorClass::Guest => ("GuestError", TROVE),
+            ErrorClass::BadRequest => ("BadRequest", TROVE),
+            ErrorClass::NotFound => ("NotFound", TROVE),
+            ErrorClass::DatabaseNotFound => ("DatabaseNotFound", TROVE),
+            ErrorClass::NoSuchMethod => ("NoSuchMethod", DISPATCHER),
+            ErrorClass::UnsupportedVersion => ("UnsupportedVersion", DISPATCHER),
+            ErrorClass::Type => ("TypeError", "builtins"),
+        }
+    }
+
+    fn of(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::NotSupported => ErrorClass::NotSupported,
+            ErrorKind::Invalid | ErrorKind::Reserved | ErrorKind::Exists => ErrorClass::BadRequest,
+            ErrorKind::NotFound => ErrorClass::NotFound,
+            ErrorKind::DatabaseNotFound => ErrorClass::DatabaseNotFound,
+            ErrorKind::Unavailable | ErrorKind::WrongData | ErrorKind::NoSpace => ErrorClass::Trove,
+            ErrorKind::Timeout | ErrorKind::Failed => ErrorClass::Trove,
+        }
+    }
+}
+
+/// Why a request failed. The text is shown to the end user: it never holds a secret.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct RpcError {
+    class: ErrorClass,
+    text: String,
+    #[source]
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl RpcError {
+    /// An error with no further cause.
+    pub fn new(class: ErrorClass, text: impl Into<String>) -> Self {
+        Self {
+            class,
+            text: text.into(),
+            source: None,
+        }
+    }
+
+    /// An error with a cause; `text` does not repeat it.
+    pub fn caused(class: ErrorClass, text: impl Into<String>, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self {
+            class,
+            text: text.into(),
+            source: Some(source.into()),
+        }
+    }
+
+    /// An error whose text is another error's, with that one's causes.
+    pub fn caused_by(class: ErrorClass, text: impl Into<String>, error: &(dyn StdError + 'static)) -> Self {
+        Self {
+            class,
+            text: text.into(),
+            source: error.source().map(|cause| chain_of(cause).into()),
+        }
+    }
+
+    /// Upstream's own words for what a datastore cannot do.
+    #[must_use]
+    pub fn not_supported(operation: &str, manager: &str) -> Self {
+        let text = format!("The '{operation}' operation is not supported for the '{manager}' datastore.");
+        Self::new(ErrorClass::NotSupported, text)
+    }
+
+    /// Its class.
+    #[must_use]
+    pub fn class(&self) -> ErrorClass {
+        self.class
+    }
+
+    /// The whole chain of causes in one line.
+    #[must_use]
+    pub fn chain(&self) -> String {
+        chain_of(self)
+    }
+
+    /// The failure on the wire.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        let (class, module) = self.class.wire();
+        Failure {
+            class: class.to_owned(),
+            module: module.to_owned(),
+            message: self.chain(),
+        }
+    }
+}
+
+impl From<DriverError> for RpcError {
+    fn from(error: DriverError) -> Self {
+        let class = ErrorClass::of(error.kind());
+        Self::caused_by(class, error.to_string(), &error)
+    }
+}
+
+impl From<Denied> for RpcError {
+    fn from(denied: Denied) -> Self {
+        Self::new(ErrorClass::Trove, denied.to_string())
+    }
+}
+
+fn chain_of(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_driver_error_has_a_class_that_upstream_can_rebuild() {
+        for kind in ErrorKind::ALL {
+            let error = RpcError::from(DriverError::caused(kind, "could not do it", "the disk is full"));
+            let failure = error.failure();
+            assert_eq!(failure.module, "trove.common.exception");
+            assert_eq!(failure.message, "could not do it: the disk is full");
+        }
+    }
+
+    #[test]
+    fn classes_are_distinct_on_the_wire() {
+        let names: std::collections::HashSet<_> = ErrorClass::ALL.iter().map(|c| c.wire()).collect();
+        assert_eq!(names.len(), ErrorClass::ALL.len());
+    }
+}

@@ -1,0 +1,21 @@
+//! The use-cases, a file for each family.
+
+mod configuration;
+mod databases;
+mod inspect;
+mod lifecycle;
+mod prepare;
+mod root;
+mod users;
+mod volume;
+
+pub use configuration::{ApplyOverrides, ResetConfiguration, UpdateOverrides};
+pub use databases::{CreateDatabase, DeleteDatabase, ListDatabases};
+pub use inspect::{GetDiagnostics, GetHwinfo, GetStatus, RpcPing};
+pub use lifecycle::{Restart, StartDbWithConfChanges, StopDb};
+pub use prepare::{NAME as PREPARE, Prepare, prepare_refused, steps as prepare_steps};
+pub use root::{DisableRoot, EnableRoot, EnableRootWithPassword, IsRootEnabled};
+pub use users::{
+    ChangePasswords, CreateUser, DeleteUser, GetUser, GrantAccess, ListAccess, ListUsers, RevokeAccess, UpdateAttributes,
+};
+pub use volume::{GetFilesystemStats, MountVolume, ResizeFs, UnmountVolume, ensure as ensure_volume};

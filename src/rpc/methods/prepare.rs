@@ -1,0 +1,287 @@
+//! `prepare`: from an empty volume to a running, secured database (contract section 5.2).
+//!
+//! Steps, each journaled and safe to repeat: the volume, the driver's own steps, then the marker. At that point the instance
+//! is ready; databases, users and root follow, and a failure there is reported without failing the instance, as upstream does.
+
+use crate::conductor::Status;
+use crate::instance::Phase;
+use crate::instance::gate::OpKind;
+use crate::rpc::args::{Arg, optional, required};
+use crate::rpc::method::{Method, Mode};
+use crate::rpc::shapes::{WireDatabase, WireUser};
+use crate::rpc::{Ctx, ErrorClass, Op, RpcError};
+use datastore_api::{Change, Database, Datastore, FileMode, Health, PreparePlan, Secret, User};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
+use tracing::{error, warn};
+
+/// Name on the wire.
+pub const NAME: &str = "prepare";
+
+const BEGIN: &str = "begin";
+const VOLUME: &str = "volume";
+const CHECK: &str = "check";
+const READY: &str = "ready";
+const DATABASES: &str = "databases";
+const USERS: &str = "users";
+const ROOT: &str = "root";
+
+/// All steps of a preparation with this driver, in order, for the crash tests.
+#[must_use]
+pub fn steps(datastore: &dyn Datastore) -> Vec<&'static str> {
+    let driver = datastore.prepare_steps().iter().map(|step| step.0);
+    [BEGIN, VOLUME, CHECK]
+        .into_iter()
+        .chain(driver)
+        .chain([READY, DATABASES, USERS, ROOT])
+        .collect()
+}
+
+/// `prepare`.
+pub struct Prepare;
+
+/// Its arguments, of every era.
+#[derive(Debug, Deserialize)]
+pub struct PrepareArgs {
+    #[serde(default, rename = "packages")]
+    _packages: Option<IgnoredAny>,
+    #[serde(default)]
+    databases: Option<Vec<WireDatabase>>,
+    #[serde(default)]
+    memory_mb: Option<u64>,
+    #[serde(default)]
+    users: Option<Vec<WireUser>>,
+    #[serde(default)]
+    device_path: Option<String>,
+    #[serde(default)]
+    mount_point: Option<String>,
+    #[serde(default)]
+    backup_info: Option<Value>,
+    #[serde(default)]
+    config_contents: Option<String>,
+    #[serde(default)]
+    root_password: Option<Secret>,
+    #[serde(default)]
+    overrides: Option<Map<String, Value>>,
+    #[serde(default)]
+    cluster_config: Option<Value>,
+    #[serde(default)]
+    snapshot: Option<Value>,
+    #[serde(default)]
+    modules: Option<Value>,
+    #[serde(default)]
+    ds_version: Option<String>,
+}
+
+impl Method for Prepare {
+    const NAME: &'static str = NAME;
+    const MODE: Mode = Mode::Change(OpKind::Prepare);
+    const ARGS: &'static [Arg] = &[
+        required("packages"),
+        required("databases"),
+        required("memory_mb"),
+        required("users"),
+        optional("device_path"),
+        optional("mount_point"),
+        optional("backup_info"),
+        optional("config_contents"),
+        optional("root_password"),
+        optional("overrides"),
+        optional("cluster_config"),
+        optional("snapshot"),
+        optional("modules"),
+        optional("ds_version"),
+    ];
+    const NOTIFIES: bool = true;
+    type Args = PrepareArgs;
+    type Reply = ();
+
+    async fn run(ctx: &Ctx, op: &Op, args: PrepareArgs) -> Result<(), RpcError> {
+        if let Err(failure) = database(ctx, op, &args).await {
+            error!(error = %failure.chain(), "preparing the instance failed");
+            ctx.set_phase(Phase::Failed).await;
+            ctx.conductor.report_now(Status::FailedToSpawn).await;
+            return Err(failure);
+        }
+        contents(ctx, op, args).await;
+        Ok(())
+    }
+}
+
+/// A `prepare` that was refused before it had its turn: an instance that has no database yet is failed, loudly.
+pub async fn prepare_refused(ctx: &Ctx) {
+    if ctx.publisher.now().phase != Phase::Ready && ctx.publisher.now().operation.is_none() {
+        *ctx.gate() = crate::instance::gate::Gate::new(Phase::Failed);
+        ctx.set_phase(Phase::Failed).await;
+        ctx.conductor.report_now(Status::FailedToSpawn).await;
+    }
+}
+
+/// Everything up to a running, secured database.
+async fn database(ctx: &Ctx, op: &Op, args: &PrepareArgs) -> Result<(), RpcError> {
+    let plan = plan(args);
+    op.step(BEGIN, async {
+        ctx.set_phase(Phase::Preparing).await;
+        marker(ctx, "start").await?;
+        ctx.conductor.report_now(Status::Building).await;
+        Ok(())
+    })
+    .await?;
+    refuse_unsupported(ctx, args)?;
+    op.step(VOLUME, volume(ctx, args)).await?;
+    op.step(CHECK, async { Ok(ctx.datastore.check_plan(&plan).await?) }).await?;
+    for step in ctx.datastore.prepare_steps() {
+        op.step(step.0, async {
+            ctx.datastore.prepare_step(*step, &plan).await?;
+            Ok(())
+        })
+        .await?;
+    }
+    // A reboot may lie between the last step and here.
+    ctx.datastore.start().await?;
+    op.step(READY, async {
+        let health = ctx.look().await;
+        if health != Health::Healthy {
+            let text = format!("the database does not answer after it was prepared: {health:?}");
+            return Err(RpcError::new(ErrorClass::Trove, text));
+        }
+        marker(ctx, "end").await?;
+        Ok(())
+    })
+    .await?;
+    let phase = ctx.gate().prepared();
+    ctx.set_phase(phase).await;
+    ctx.look().await;
+    ctx.conductor.report_now(Status::Healthy).await;
+    Ok(())
+}
+
+/// What goes into the database: errors are reported and do not fail the instance.
+async fn contents(ctx: &Ctx, op: &Op, args: PrepareArgs) {
+    let accounts = ctx.accounts(NAME);
+    let databases: Vec<Database> = args.databases.unwrap_or_default().into_iter().map(Database::from).collect();
+    let users: Vec<User> = args.users.unwrap_or_default().into_iter().map(User::from).collect();
+    let results = [
+        op.step(DATABASES, async {
+            if !databases.is_empty() {
+                accounts
+                    .as_ref()
+                    .map_err(|_| ctx.not_supported("create_database"))?
+                    .create_databases(&databases)
+                    .await?;
+            }
+            Ok(())
+        })
+        .await,
+        op.step(USERS, async {
+            if !users.is_empty() {
+                accounts
+                    .as_ref()
+                    .map_err(|_| ctx.not_supported("create_user"))?
+                    .create_users(&users)
+                    .await?;
+            }
+            Ok(())
+        })
+        .await,
+        op.step(ROOT, async {
+            if let Some(password) = args.root_password {
+                accounts
+                    .as_ref()
+                    .map_err(|_| ctx.not_supported("enable_root"))?
+                    .enable_root(Some(password))
+                    .await?;
+                ctx.conductor.report_root(&op.context).await;
+            }
+            Ok(())
+        })
+        .await,
+    ];
+    if args.modules.is_some_and(|modules| !is_empty(&modules)) {
+        warn!("modules are not supported yet and were not applied");
+    }
+    for failure in results.into_iter().filter_map(Result::err) {
+        let text = failure.chain();
+        warn!(error = %text, "the instance is ready, but not all of its contents could be made");
+        ctx.conductor
+            .notify_exc_info(&op.context, &text, vec![format!("{text}\n")])
+            .await;
+    }
+}
+
+async fn volume(ctx: &Ctx, args: &PrepareArgs) -> Result<(), RpcError> {
+    let wanted = &ctx.settings.mount_point;
+    if let Some(given) = args.mount_point.as_deref().filter(|given| !given.is_empty())
+        && std::path::Path::new(given) != wanted
+    {
+        let text = format!("mount point {given} is not the configured one, {}", wanted.display());
+        return Err(RpcError::new(ErrorClass::BadRequest, text));
+    }
+    if ctx.settings.volume_support {
+        let device = args.device_path.as_deref().filter(|device| !device.is_empty());
+        super::volume::ensure(ctx, device).await?;
+    }
+    Ok(())
+}
+
+fn refuse_unsupported(ctx: &Ctx, args: &PrepareArgs) -> Result<(), RpcError> {
+    let given = |value: &Option<Value>| value.as_ref().is_some_and(|value| !is_empty(value));
+    let what = if given(&args.backup_info) {
+        "restore"
+    } else if given(&args.snapshot) {
+        "attach_replica"
+    } else if given(&args.cluster_config) {
+        "cluster"
+    } else {
+        return Ok(());
+    };
+    Err(ctx.not_supported(what))
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Object(map) => map.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::String(text) => text.is_empty(),
+        _ => false,
+    }
+}
+
+fn plan(args: &PrepareArgs) -> PreparePlan {
+    PreparePlan {
+        config_contents: args.config_contents.clone().filter(|text| !text.trim().is_empty()),
+        overrides: args.overrides.clone().unwrap_or_default(),
+        memory_mb: args.memory_mb.unwrap_or(0),
+        version: args.ds_version.clone().filter(|version| !version.is_empty()),
+    }
+}
+
+/// Upstream's marker files: they tell a later agent, ours or upstream's, how far this one got.
+async fn marker(ctx: &Ctx, which: &str) -> Result<Change, RpcError> {
+    let folder = &ctx.settings.marker_dir;
+    let path = folder.join(format!(".guestagent.prepare.{which}"));
+    let fail = |error| RpcError::caused(ErrorClass::Trove, format!("could not write {}", path.display()), error);
+    ctx.host
+        .make_dir(
+            folder,
+            &FileMode {
+                mode: 0o755,
+                owner: None,
+            },
+        )
+        .await
+        .map_err(fail)?;
+    ctx.host
+        .write_atomic(
+            &path,
+            b"",
+            &FileMode {
+                mode: 0o644,
+                owner: None,
+            },
+        )
+        .await
+        .map_err(fail)
+}

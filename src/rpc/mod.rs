@@ -1,0 +1,30 @@
+//! The control plane's requests: parse, admit, act, answer. The use-cases live here.
+//!
+//! Owns: the table of methods ([`table`]), dispatch, the mapping of errors to remote failures, the local socket's server.
+//! Uses: `conductor`, `instance`, `journal`, `bus`, `host`, `datastore-api`. Never does: AMQP, SQL.
+//!
+//! ```text
+//!  Delivery ─► lookup ─► version, arguments ─┬─ Query ─► run ─► answer ─► ack
+//!                                            └─ Change ─► journal ─► ack ─► turn ─► gate ─► run ─► journal ─► answer
+//! ```
+
+pub mod args;
+mod bring_up;
+mod change;
+mod ctx;
+mod dispatch;
+mod failure;
+pub mod local;
+mod method;
+mod methods;
+mod op;
+mod shapes;
+pub mod table;
+
+pub use ctx::{Ctx, Settings, stored_phase};
+pub use dispatch::Dispatcher;
+pub use failure::{ErrorClass, RpcError};
+pub use method::{Entry, Kind as MethodKind, Mode, Origin as MethodOrigin};
+pub use methods::prepare_steps;
+pub use op::Op;
+pub use table::METHODS;

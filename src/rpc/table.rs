@@ -1,0 +1,93 @@
+//! METHODS: every method of upstream's guest client with its version (contract section 5.1), and a few that are not in it.
+
+use super::method::Kind::{Call, Cast};
+use super::method::{Entry, Origin};
+use super::methods::*;
+
+/// All methods, upstream's first.
+pub static METHODS: &[Entry] = &[
+    Entry::of::<Prepare>(Cast, 1),
+    Entry::absent("rebuild", Cast, 0),
+    Entry::absent("upgrade", Cast, 0),
+    Entry::absent("pre_upgrade", Call, 0),
+    Entry::absent("post_upgrade", Call, 0),
+    Entry::of::<Restart>(Call, 0),
+    Entry::of::<StopDb>(Call, 1),
+    Entry::of::<StartDbWithConfChanges>(Call, 1),
+    Entry::of::<ResetConfiguration>(Call, 0),
+    Entry::of::<UpdateOverrides>(Call, 0),
+    Entry::of::<ApplyOverrides>(Call, 0),
+    Entry::of::<RpcPing>(Call, 0),
+    Entry::of::<GetFilesystemStats>(Call, 0),
+    Entry::of::<MountVolume>(Call, 0),
+    Entry::of::<UnmountVolume>(Call, 0),
+    Entry::of::<ResizeFs>(Call, 1),
+    Entry::of::<GetHwinfo>(Call, 0),
+    Entry::of::<GetDiagnostics>(Call, 0),
+    Entry::absent("update_guest", Call, 0),
+    Entry::absent("create_backup", Cast, 0),
+    Entry::absent("pre_create_backup", Call, 2),
+    Entry::absent("post_create_backup", Call, 2),
+    Entry::of::<CreateDatabase>(Cast, 0),
+    Entry::of::<DeleteDatabase>(Cast, 0),
+    Entry::of::<ListDatabases>(Call, 0),
+    Entry::of::<CreateUser>(Cast, 0),
+    Entry::of::<DeleteUser>(Cast, 0),
+    Entry::of::<GetUser>(Call, 0),
+    Entry::of::<ListUsers>(Call, 0),
+    Entry::of::<ChangePasswords>(Cast, 0),
+    Entry::of::<UpdateAttributes>(Cast, 0),
+    Entry::of::<GrantAccess>(Call, 0),
+    Entry::of::<RevokeAccess>(Call, 0),
+    Entry::of::<ListAccess>(Call, 0),
+    Entry::of::<EnableRoot>(Call, 0),
+    Entry::of::<EnableRootWithPassword>(Call, 0),
+    Entry::of::<DisableRoot>(Call, 0),
+    Entry::of::<IsRootEnabled>(Call, 0),
+    Entry::absent("get_root_password", Call, 0),
+    Entry::absent("backup_required_for_replication", Call, 0),
+    Entry::absent("get_replication_snapshot", Call, 0),
+    Entry::absent("attach_replica", Call, 0),
+    Entry::absent("attach_replication_slave", Cast, 0),
+    Entry::absent("detach_replica", Call, 0),
+    Entry::absent("get_replica_context", Call, 0),
+    Entry::absent("make_read_only", Call, 0),
+    Entry::absent("enable_as_master", Call, 0),
+    Entry::absent("demote_replication_master", Call, 0),
+    Entry::absent("get_latest_txn_id", Call, 0),
+    Entry::absent("get_last_txn", Call, 0),
+    Entry::absent("wait_for_txn", Call, 0),
+    Entry::absent("get_txn_count", Call, 0),
+    Entry::absent("cleanup_source_on_replica_detach", Call, 0),
+    Entry::absent("guest_log_list", Call, 0),
+    Entry::absent("guest_log_action", Call, 0),
+    Entry::absent("module_list", Call, 0),
+    Entry::absent("module_apply", Call, 0),
+    Entry::absent("module_remove", Call, 0),
+    Entry::absent("ssl_show", Call, 3),
+    Entry::absent("ssl_action", Call, 3),
+    Entry::absent("ssl_rollback", Call, 3),
+    Entry::absent("cluster_complete", Call, 0).from(Origin::Cluster),
+    Entry::of::<GetStatus>(Call, 0).from(Origin::Agent),
+];
+
+/// Finds a method by name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Entry> {
+    METHODS.iter().find(|entry| entry.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn upstream_has_sixty_one_methods_and_none_twice() {
+        assert_eq!(METHODS.iter().filter(|entry| entry.origin == Origin::Upstream).count(), 61);
+        assert_eq!(
+            METHODS.iter().map(|entry| entry.name).collect::<HashSet<_>>().len(),
+            METHODS.len()
+        );
+    }
+}
