@@ -7,8 +7,6 @@
 //! have answer `None`, and the agent turns that into the control plane's "operation not supported" in one place.
 
 mod accounts;
-#[cfg(feature = "contract")]
-pub mod contract;
 mod driver;
 mod error;
 mod host;

@@ -232,6 +232,9 @@ impl Datastore for Sim {
 
     async fn stop(&self, _mode: StopMode) -> Result<Change, DriverError> {
         tokio::time::sleep(self.options.slow).await;
+        if !self.state().await?.running {
+            return Ok(Change::Unchanged);
+        }
         self.change_stored(|state| {
             state.running = false;
             Ok(())
