@@ -241,7 +241,9 @@ fn processes_start_in_the_host_room_only() {
     let mut wrong = Vec::new();
     for file in ["src", "datastores"].iter().flat_map(|dir| files(dir, is_rust)) {
         let name = short(&file);
-        if name.starts_with("src/host") || name.contains("tests") {
+        // The contract suite brings the small machine its servers run on.
+        let is_suite = name == "datastores/api/src/contract/host.rs";
+        if name.starts_with("src/host") || name.contains("tests") || is_suite {
             continue;
         }
         let code: String = code_of(&fs::read_to_string(&file).unwrap()).split_whitespace().collect();
