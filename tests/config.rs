@@ -1,5 +1,7 @@
 //! Configuration as the agent reads it: precedence, every problem with its file and line, no secret in the report.
 
+#[path = "config/golden.rs"]
+mod golden;
 #[path = "config/problems.rs"]
 mod problems;
 #[path = "config/sources.rs"]

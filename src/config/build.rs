@@ -5,7 +5,7 @@ use super::reader::Reader;
 use super::report::{FileRead, Severity};
 use super::schema::{DATASTORE, DEFAULT, DRIVER, OWN};
 use super::settings::{AgentSettings, DatastoreSettings, LogSettings, Settings, SslMode, Supervisor};
-use super::{Sources, files, messaging};
+use super::{Sources, files, messaging, schema};
 use crate::conductor::{self, Era};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -43,6 +43,7 @@ pub(super) fn build(reader: &mut Reader<'_>, sources: &Sources) -> Settings {
     let datastore_manager = manager(reader);
     reader.inputs.datastore.clone_from(&datastore_manager);
     let root = reader.path(OWN, "root").unwrap_or_default();
+    defaults(reader, &datastore_manager, &root);
     // The URL's options must be known before any messaging option is read, also before the era is derived.
     let bus = messaging::build(reader, &guest_id, &sources.program);
     let era = era(reader);
@@ -59,13 +60,38 @@ pub(super) fn build(reader: &mut Reader<'_>, sources: &Sources) -> Settings {
             report_interval,
             era,
         },
-        datastore: datastore(reader, &datastore_manager, &root),
-        network: network(reader, &root, network_isolation),
+        datastore: datastore(reader, &datastore_manager),
+        network: network(reader, network_isolation),
         network_isolation,
         log: log(reader, &sources.program),
         agent: agent(reader, root),
         guest_id,
         datastore_manager,
+    }
+}
+
+/// Defaults that depend on the engine, and those of paths, which lie under the root.
+fn defaults(reader: &mut Reader<'_>, manager: &str, root: &Path) {
+    let engine = engine(manager);
+    let mut set = |group, name, text: String| reader.inputs.defaults.insert((group, name), text);
+    set(DATASTORE, "mount_point", under(root, engine.mount_point));
+    set(DATASTORE, "ignore_users", engine.ignore_users.join(","));
+    set(DATASTORE, "ignore_dbs", engine.ignore_dbs.join(","));
+    set(DATASTORE, "database_service_uname", engine.user.to_owned());
+    for name in ["state_dir", "run_dir", "marker_dir", "network_file"] {
+        let path = schema::find(OWN, name).and_then(|opt| opt.default).unwrap_or_default();
+        set(OWN, name, under(root, path));
+    }
+    let run_dir = reader.path(OWN, "run_dir").unwrap_or_default();
+    let socket = run_dir.join("agent.sock").to_string_lossy().into_owned();
+    reader.inputs.defaults.insert((OWN, "socket"), socket);
+}
+
+fn under(root: &Path, path: &str) -> String {
+    if root.as_os_str().is_empty() {
+        path.to_owned()
+    } else {
+        root.join(path.trim_start_matches('/')).to_string_lossy().into_owned()
     }
 }
 
@@ -155,9 +181,7 @@ fn ssl_mode(reader: &mut Reader<'_>) -> Option<SslMode> {
     }
 }
 
-fn datastore(reader: &mut Reader<'_>, manager: &str, root: &Path) -> DatastoreSettings {
-    let engine = engine(manager);
-    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+fn datastore(reader: &mut Reader<'_>, manager: &str) -> DatastoreSettings {
     // In upstream the engine's section has defaults, so that these have never had an effect in [DEFAULT].
     for name in ["device_path", "mount_point", "volume_support"] {
         if let Some(found) = reader.inputs.find_by(&[(DEFAULT, name)]) {
@@ -168,9 +192,7 @@ fn datastore(reader: &mut Reader<'_>, manager: &str, root: &Path) -> DatastoreSe
     let mut options = reader.unknown_of(manager);
     options.extend(reader.unknown_of(DRIVER));
     DatastoreSettings {
-        mount_point: reader
-            .path(DATASTORE, "mount_point")
-            .unwrap_or_else(|| under(root, Path::new(engine.mount_point))),
+        mount_point: reader.path(DATASTORE, "mount_point").unwrap_or_default(),
         device_path: reader.path(DATASTORE, "device_path").unwrap_or_default(),
         volume_support: reader.bool(DATASTORE, "volume_support"),
         volume_fstype: reader.text(DEFAULT, "volume_fstype").unwrap_or_default(),
@@ -184,27 +206,21 @@ fn datastore(reader: &mut Reader<'_>, manager: &str, root: &Path) -> DatastoreSe
         volume_format_timeout: reader.seconds(DEFAULT, "volume_format_timeout").unwrap_or_default(),
         num_tries: reader.count(DEFAULT, "num_tries"),
         command_timeout: reader.seconds(DEFAULT, "command_process_timeout").unwrap_or_default(),
-        ignore_users: reader
-            .list(DATASTORE, "ignore_users")
-            .unwrap_or_else(|| words(engine.ignore_users)),
-        ignore_dbs: reader
-            .list(DATASTORE, "ignore_dbs")
-            .unwrap_or_else(|| words(engine.ignore_dbs)),
+        ignore_users: reader.list(DATASTORE, "ignore_users").unwrap_or_default(),
+        ignore_dbs: reader.list(DATASTORE, "ignore_dbs").unwrap_or_default(),
         root_grant: reader.list(DEFAULT, "root_grant").unwrap_or_default(),
         root_grant_option: reader.bool(DEFAULT, "root_grant_option"),
         hostname_require_valid_ip: reader.bool(DEFAULT, "hostname_require_valid_ip"),
         default_password_length: reader.count::<u32>(DATASTORE, "default_password_length") as usize,
-        service_user: reader
-            .text(DATASTORE, "database_service_uname")
-            .unwrap_or_else(|| engine.user.to_owned()),
+        service_user: reader.text(DATASTORE, "database_service_uname").unwrap_or_default(),
         state_change_wait_time: reader.seconds(DEFAULT, "state_change_wait_time").unwrap_or_default(),
         options,
     }
 }
 
 /// The data network, where there is one of its own and it is described. Read by its own file name, not as a fragment.
-fn network(reader: &mut Reader<'_>, root: &Path, network_isolation: bool) -> Option<DataNetwork> {
-    let path = own_path(reader, root, "network_file");
+fn network(reader: &mut Reader<'_>, network_isolation: bool) -> Option<DataNetwork> {
+    let path = reader.path(OWN, "network_file").unwrap_or_default();
     if !network_isolation || !path.exists() {
         return None;
     }
@@ -265,8 +281,8 @@ fn log(reader: &mut Reader<'_>, program: &str) -> LogSettings {
 }
 
 fn agent(reader: &mut Reader<'_>, root: PathBuf) -> AgentSettings {
-    let run_dir = own_path(reader, &root, "run_dir");
-    let state_dir = own_path(reader, &root, "state_dir");
+    let run_dir = reader.path(OWN, "run_dir").unwrap_or_default();
+    let state_dir = reader.path(OWN, "state_dir").unwrap_or_default();
     if run_dir == state_dir {
         reader.error(
             OWN,
@@ -275,8 +291,8 @@ fn agent(reader: &mut Reader<'_>, root: PathBuf) -> AgentSettings {
         );
     }
     AgentSettings {
-        socket: reader.path(OWN, "socket").unwrap_or_else(|| run_dir.join("agent.sock")),
-        marker_dir: own_path(reader, &root, "marker_dir"),
+        socket: reader.path(OWN, "socket").unwrap_or_default(),
+        marker_dir: reader.path(OWN, "marker_dir").unwrap_or_default(),
         supervisor: match reader.text(OWN, "supervisor").as_deref() {
             Some("systemd") => Supervisor::Systemd,
             Some("supervised") => Supervisor::Supervised,
@@ -285,19 +301,5 @@ fn agent(reader: &mut Reader<'_>, root: PathBuf) -> AgentSettings {
         run_dir,
         state_dir,
         root,
-    }
-}
-
-/// One of our paths: as somebody set it, or its default under the root.
-fn own_path(reader: &mut Reader<'_>, root: &Path, name: &str) -> PathBuf {
-    let path = reader.path(OWN, name).unwrap_or_default();
-    if reader.is_set(OWN, name) { path } else { under(root, &path) }
-}
-
-fn under(root: &Path, path: &Path) -> PathBuf {
-    if root.as_os_str().is_empty() {
-        path.to_owned()
-    } else {
-        root.join(path.strip_prefix("/").unwrap_or(path))
     }
 }

@@ -129,3 +129,75 @@ pub(super) fn read(path: &Path) -> Result<(String, u32), String> {
     })?;
     Ok((text, meta.permissions().mode()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Paths read, relative to a folder that holds `home` and `etc`, with these files in it.
+    fn read_with(files: &[&str], sources: Vec<Source>) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = folder.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "[DEFAULT]\n").unwrap();
+        }
+        let place = |source: Source| match source {
+            Source::File(path) if path.starts_with("~") => Source::File(path),
+            Source::File(path) => Source::File(folder.path().join(path)),
+            Source::Dir(path) => Source::Dir(folder.path().join(path)),
+        };
+        let sources = Sources {
+            files: sources.into_iter().map(place).collect(),
+            overrides: Vec::new(),
+            env: Box::new(|_| None),
+            program: "trove-guestagent".into(),
+            home: folder.path().join("home"),
+        };
+        let mut report = Report::default();
+        let fragments = read_all(&sources, &folder.path().join("etc"), &mut report);
+        assert_eq!(report.problems, []);
+        let relative = |fragment: Fragment| fragment.path.strip_prefix(folder.path()).unwrap().display().to_string();
+        fragments.into_iter().map(relative).collect()
+    }
+
+    const ALL: &[&str] = &[
+        "home/.trove/trove.conf",
+        "home/trove.conf",
+        "etc/trove/trove.conf",
+        "etc/trove/trove-guestagent.conf",
+        "etc/trove-guestagent.conf",
+        "etc/trove/trove-guestagent.conf.d/b.conf",
+        "etc/trove/trove-guestagent.conf.d/a.conf",
+        "conf.d/1.conf",
+    ];
+
+    #[test]
+    fn without_arguments_the_first_default_of_each_name_is_read() {
+        let defaults = ["home/.trove/trove.conf", "etc/trove/trove-guestagent.conf"];
+        let folder = [
+            "etc/trove/trove-guestagent.conf.d/a.conf",
+            "etc/trove/trove-guestagent.conf.d/b.conf",
+        ];
+        assert_eq!(read_with(ALL, Vec::new()), [defaults, folder].concat());
+        assert_eq!(read_with(&[], Vec::new()), [""; 0]);
+    }
+
+    #[test]
+    fn a_folder_does_not_replace_the_default_files_but_a_file_does() {
+        let dir = Source::Dir("conf.d".into());
+        let with_dir = ["home/.trove/trove.conf", "etc/trove/trove-guestagent.conf", "conf.d/1.conf"];
+        assert_eq!(read_with(ALL, vec![dir.clone()]), with_dir);
+        let file = Source::File("etc/trove-guestagent.conf".into());
+        assert_eq!(
+            read_with(ALL, vec![dir, file]),
+            ["conf.d/1.conf", "etc/trove-guestagent.conf"]
+        );
+    }
+
+    #[test]
+    fn a_tilde_is_the_home_folder() {
+        let sources = vec![Source::File("~/trove.conf".into()), Source::Dir("conf.d".into())];
+        assert_eq!(read_with(ALL, sources), ["home/trove.conf", "conf.d/1.conf"]);
+    }
+}

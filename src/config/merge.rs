@@ -8,6 +8,7 @@ use super::report::Origin;
 use super::schema::{self, DATASTORE, DEFAULT, Kind, Opt, RABBIT};
 use super::types;
 use super::{Override, parser};
+use std::collections::BTreeMap;
 
 /// All inputs, as they are.
 pub(super) struct Inputs<'a> {
@@ -19,6 +20,8 @@ pub(super) struct Inputs<'a> {
     pub url: Vec<(String, String)>,
     /// Section that [`DATASTORE`] stands for.
     pub datastore: String,
+    /// Defaults that follow from other options, by section of the schema and name; they win over the schema's.
+    pub defaults: BTreeMap<(&'static str, &'static str), String>,
 }
 
 /// A value somebody set.
@@ -48,6 +51,8 @@ pub(super) enum Unresolved {
     Unknown(String),
     /// It leads back to itself.
     Loop(String),
+    /// Its value is itself wrong.
+    Invalid(String),
 }
 
 impl std::fmt::Display for Unresolved {
@@ -55,6 +60,7 @@ impl std::fmt::Display for Unresolved {
         match self {
             Self::Unknown(name) => write!(f, "${name} names no option; write $$ for a dollar sign"),
             Self::Loop(name) => write!(f, "${name} leads back to this option"),
+            Self::Invalid(name) => write!(f, "${name} has a value that is wrong itself"),
         }
     }
 }
@@ -65,12 +71,17 @@ impl Inputs<'_> {
         if group == DATASTORE { &self.datastore } else { group }
     }
 
+    /// The default of an option, if it has one.
+    pub fn default(&self, opt: &Opt) -> Option<&str> {
+        self.defaults.get(&(opt.group, opt.name)).map(String::as_str).or(opt.default)
+    }
+
     /// The value of an option as it was written, if anybody set it.
     pub fn find(&self, opt: &Opt) -> Option<Found> {
         let group = self.section(opt.group);
         let mut names = vec![(group, opt.name)];
         names.extend_from_slice(opt.old);
-        self.find_by(&names)
+        self.find_by(&names).or_else(|| self.find_by(&[(opt.inherits?, opt.name)]))
     }
 
     pub fn find_by(&self, names: &[(&str, &str)]) -> Option<Found> {
@@ -180,7 +191,7 @@ impl Inputs<'_> {
             };
             let text = match (&found, known) {
                 (Some(found), _) => found.value.as_str(),
-                (None, Some(opt)) => opt.default.unwrap_or_default(),
+                (None, Some(opt)) => self.default(opt).unwrap_or_default(),
                 (None, None) => continue,
             };
             let here = (group.to_owned(), name.to_owned());
@@ -191,25 +202,25 @@ impl Inputs<'_> {
             path.above.push(here);
             let text = self.expand(text, group, path)?;
             path.above.pop();
-            return Ok(known.map_or(text.clone(), |opt| canonical(opt.kind, text)));
+            return match known {
+                Some(opt) => canonical(opt.kind, text).ok_or_else(|| Unresolved::Invalid(reference.to_owned())),
+                None => Ok(text),
+            };
         }
         Err(Unresolved::Unknown(reference.to_owned()))
     }
 }
 
-/// Upstream replaces by the converted value, as Python prints it.
-fn canonical(kind: Kind, text: String) -> String {
+/// Upstream replaces by the converted value, as Python prints it; `None` if it does not convert.
+fn canonical(kind: Kind, text: String) -> Option<String> {
     match kind {
-        Kind::Int(..) => match types::integer(&text, i64::MIN, i64::MAX) {
-            Ok(Some(number)) => number.to_string(),
-            _ => text,
-        },
-        Kind::Bool => match types::boolean(&text) {
-            Ok(true) => "True".to_owned(),
-            Ok(false) => "False".to_owned(),
-            Err(_) => text,
-        },
-        _ => text,
+        Kind::Int(min, max) => types::integer(&text, min, max)
+            .ok()
+            .map(|number| number.map_or(String::new(), |n| n.to_string())),
+        Kind::Bool => types::boolean(&text)
+            .ok()
+            .map(|on| if on { "True" } else { "False" }.to_owned()),
+        _ => Some(text),
     }
 }
 

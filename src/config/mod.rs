@@ -31,6 +31,7 @@ pub use report::{FileRead, Ignored, Origin, Problem, Report, Resolved, SECRET, S
 pub use schema::{DRIVER, OWN};
 pub use settings::{AgentSettings, DatastoreSettings, LogSettings, Settings, SslMode, Supervisor};
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// `--config-file` or `--config-dir`.
@@ -94,6 +95,7 @@ fn load_with(sources: &Sources, etc: &Path) -> Loaded {
         env: &*sources.env,
         url: Vec::new(),
         datastore: String::new(),
+        defaults: BTreeMap::new(),
     };
     let mut reader = reader::Reader::new(inputs, report);
     let settings = build::build(&mut reader, sources);

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// A converted value.
 #[derive(Debug, Clone, PartialEq)]
-enum Value {
+pub(super) enum Value {
     Unset,
     Text(String),
     Bool(bool),
@@ -158,10 +158,9 @@ impl<'a> Reader<'a> {
     }
 
     fn read(&mut self, opt: &'static Opt) -> Cell {
-        let default = opt
-            .default
-            .map_or(Value::Unset, |text| convert(opt.kind, text).unwrap_or(Value::Unset));
-        let shown = opt.default.map(|text| {
+        let default_text = self.inputs.default(opt);
+        let default = default_text.map_or(Value::Unset, |text| convert(opt.kind, text).unwrap_or(Value::Unset));
+        let default_shown = default_text.map(|text| {
             if opt.kind == Kind::Secret {
                 SECRET.to_owned()
             } else {
@@ -172,7 +171,7 @@ impl<'a> Reader<'a> {
             return Cell {
                 value: default,
                 origin: Origin::Default,
-                shown,
+                shown: default_shown,
                 lost: Vec::new(),
             };
         };
@@ -213,8 +212,11 @@ impl<'a> Reader<'a> {
                 .of_option(Severity::Error, &section, opt.name, &found.origin, text);
             default.clone()
         });
-        // An empty number is upstream's way to say "not set".
-        let value = if value == Value::Unset { default } else { value };
+        // An empty value is upstream's way to say "not set".
+        let (value, shown) = match value {
+            Value::Unset => (default, default_shown),
+            value => (value, shown),
+        };
         Cell {
             value,
             origin: found.origin,
@@ -230,8 +232,7 @@ impl<'a> Reader<'a> {
             self.report
                 .of_option(Severity::Warning, &section, opt.name, &found.origin, text)
         };
-        // That [mysql] gives other engines their default is upstream's way, not a matter of age.
-        if let Some((group, name)) = found.old_name.as_ref().filter(|(group, _)| group != "mysql") {
+        if let Some((group, name)) = &found.old_name {
             warn(format!("set by its old name [{group}] {name}"));
         }
         if let Kind::NoEffect(why) = opt.kind
@@ -309,7 +310,8 @@ fn looks_secret(name: &str) -> bool {
         .any(|word| name.contains(word))
 }
 
-fn convert(kind: Kind, text: &str) -> Result<Value, String> {
+/// Reads a text by its kind, or says what was expected.
+pub(super) fn convert(kind: Kind, text: &str) -> Result<Value, String> {
     let filled = |text: &str| {
         if text.is_empty() {
             Value::Unset

@@ -46,6 +46,8 @@ pub(super) struct Opt {
     pub default: Option<&'static str>,
     /// Older names, by section and name.
     pub old: &'static [(&'static str, &'static str)],
+    /// Section whose value of the same name is the default.
+    pub inherits: Option<&'static str>,
     /// Meaning, for the sample of our own options.
     pub help: &'static str,
 }
@@ -57,6 +59,7 @@ const fn opt(group: &'static str, name: &'static str, kind: Kind, default: Optio
         kind,
         default,
         old: &[],
+        inherits: None,
         help: "",
     }
 }
@@ -64,6 +67,11 @@ const fn opt(group: &'static str, name: &'static str, kind: Kind, default: Optio
 impl Opt {
     const fn old(mut self, old: &'static [(&'static str, &'static str)]) -> Self {
         self.old = old;
+        self
+    }
+
+    const fn inherits(mut self, section: &'static str) -> Self {
+        self.inherits = Some(section);
         self
     }
 
@@ -132,7 +140,7 @@ const ENGINE: &[Opt] = &[
     opt(DATASTORE, "ignore_users", List, None).old(&[(DEFAULT, "ignore_users")]),
     opt(DATASTORE, "ignore_dbs", List, None).old(&[(DEFAULT, "ignore_dbs")]),
     // Upstream's default for the other flavours of MySQL is [mysql]'s value.
-    opt(DATASTORE, "default_password_length", Int(8, 1024), Some("36")).old(&[("mysql", "default_password_length")]),
+    opt(DATASTORE, "default_password_length", Int(8, 1024), Some("36")).inherits("mysql"),
     opt(DATASTORE, "database_service_uname", Text, None),
 ];
 
@@ -233,7 +241,7 @@ pub(super) const OURS: &[Opt] = &[
         .help("Folder before every system path that is not set in full, so that several guests live on one machine. Empty on a real guest."),
     opt(OWN, "state_dir", Path, Some("/var/lib/trove-guestagent")).help("Folder of the journal and of what the agent must not forget."),
     opt(OWN, "run_dir", Path, Some("/run/trove-guestagent")).help("Folder of the socket and of what may be lost in a reboot."),
-    opt(OWN, "socket", Path, None).help("Socket of the command line. Default: agent.sock in run_dir."),
+    opt(OWN, "socket", Path, Some("/run/trove-guestagent/agent.sock")).help("Socket of the command line. The default follows run_dir."),
     opt(OWN, "marker_dir", Path, Some("/opt/trove-guestagent")).help("Folder of the files that mark the beginning and end of prepare."),
     opt(OWN, "network_file", Path, Some("/etc/trove/eth1.json")).help("Description of the data network, written by the control plane."),
     opt(OWN, "supervisor", Choice(&["auto", "systemd", "supervised"]), Some("auto"))
@@ -261,4 +269,68 @@ pub(super) fn find(group: &str, name: &str) -> Option<&'static Opt> {
 /// Whether upstream's driver has such an option, so that the query of a `transport_url` may hold it.
 pub(super) fn is_messaging(name: &str) -> bool {
     MESSAGING.iter().any(|opt| opt.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reader::convert;
+    use super::*;
+
+    /// What the sample of our own options must be.
+    fn sample() -> String {
+        let mut text = String::from(
+            "# The agent's own options. Each is shown with its default; a default that depends on others is told in words.\n\
+             # Copy this file to /etc/trove/conf.d/ under a name that ends in .conf; of several files the last by name wins.\n\
+             # In this section an unknown option is an error. `trove-guestagent check` says what is in force, and why.\n\n",
+        );
+        text.push_str(&format!("[{OWN}]\n"));
+        for opt in OURS {
+            text.push('\n');
+            let mut line = String::from("#");
+            for word in opt.help.split_whitespace() {
+                if line.len() + word.len() > 110 {
+                    text.push_str(&format!("{line}\n"));
+                    line = String::from("#");
+                }
+                line.push_str(&format!(" {word}"));
+            }
+            text.push_str(&format!("{line}\n"));
+            if let Choice(words) = opt.kind {
+                text.push_str(&format!("# One of: {}\n", words.join(", ")));
+            }
+            let line = format!("#{} = {}", opt.name, opt.default.unwrap_or_default());
+            text.push_str(&format!("{}\n", line.trim_end()));
+        }
+        text.push_str(
+            "\n# Options of the database driver. They win over those of the section named like the datastore ([mariadb]).\n\
+             # Which there are, the driver knows.\n",
+        );
+        text.push_str(&format!("[{DRIVER}]\n"));
+        text
+    }
+
+    #[test]
+    fn the_sample_lists_our_options_as_they_are() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/config.d/trove-guestagent.conf.sample");
+        let found = std::fs::read_to_string(path).unwrap_or_default();
+        let wanted = sample();
+        assert!(found == wanted, "{path} should be:\n{wanted}");
+    }
+
+    #[test]
+    fn every_name_is_there_once_and_every_default_is_of_its_type() {
+        let mut names = Vec::new();
+        for opt in options() {
+            for name in std::iter::once((opt.group, opt.name)).chain(opt.old.iter().copied()) {
+                assert!(!names.contains(&name), "{name:?} is listed twice");
+                names.push(name);
+            }
+            assert!(!opt.help.is_empty() || opt.group != OWN, "{} needs words", opt.name);
+            assert!(
+                opt.default.is_none_or(|text| convert(opt.kind, text).is_ok()),
+                "the default of {}",
+                opt.name
+            );
+        }
+    }
 }
