@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 /// All drivers of this build.
 pub static DRIVERS: &[&DriverEntry] = &[
+    &datastore_mysql::ENTRY,
     #[cfg(feature = "sim")]
     &datastore_sim::ENTRY,
 ];

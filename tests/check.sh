@@ -21,7 +21,8 @@ LOGS=$TARGET/check
 VENV=$TARGET/venv
 # What the package tools install lies outside a plain user's PATH.
 export PATH=$TARGET/tools/bin:$PATH:/usr/sbin:/sbin
-export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never} CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-0} PYTHONDONTWRITEBYTECODE=1
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never} PYTHONDONTWRITEBYTECODE=1
+[ -z "${CI:-}" ] || export CARGO_INCREMENTAL=0
 mkdir -p "$LOGS"
 
 # --- what is needed -----------------------------------------------------------------------------------------------

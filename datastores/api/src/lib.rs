@@ -7,6 +7,8 @@
 //! have answer `None`, and the agent turns that into the control plane's "operation not supported" in one place.
 
 mod accounts;
+#[cfg(feature = "contract")]
+pub mod contract;
 mod driver;
 mod error;
 mod host;

@@ -4,7 +4,8 @@ use crate::datastore::Sim;
 use crate::state::{State, StoredUser, hash, key};
 use async_trait::async_trait;
 use datastore_api::{
-    Account, Accounts, Change, Database, DriverError, ErrorKind, Page, PageRequest, PasswordChange, Secret, User, UserAttributes,
+    Account, Accounts, Change, Database, DriverError, ErrorKind, ExposeSecret, Page, PageRequest, PasswordChange, Secret, User,
+    UserAttributes,
 };
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -45,8 +46,9 @@ impl Accounts for Sim {
     async fn create_users(&self, users: &[User]) -> Result<Change, DriverError> {
         for user in users {
             self.check_user(&user.account)?;
-            if user.password.is_none() {
-                return Err(invalid(format!("user {} has no password", key(&user.account))));
+            match &user.password {
+                Some(password) => check_password(password)?,
+                None => return Err(invalid(format!("user {} has no password", key(&user.account)))),
             }
             for database in &user.databases {
                 self.check_database(database)?;
@@ -90,6 +92,7 @@ impl Accounts for Sim {
     async fn change_passwords(&self, changes: &[PasswordChange]) -> Result<Change, DriverError> {
         for change in changes {
             self.check_user(&change.account)?;
+            check_password(&change.password)?;
         }
         self.change(|state| {
             changes
@@ -162,6 +165,7 @@ impl Accounts for Sim {
 
     async fn enable_root(&self, password: Option<Secret>) -> Result<User, DriverError> {
         let password = password.unwrap_or_else(|| Secret::from("sim-root-password".to_owned()));
+        check_password(&password)?;
         let account = root();
         self.change(|state| {
             let root = StoredUser {
@@ -215,6 +219,10 @@ fn check_name(what: &str, name: &str, longest: usize) -> Result<(), DriverError>
         return Err(invalid(format!("'{}' is not a valid {what} name", name.escape_debug())));
     }
     Ok(())
+}
+
+fn check_password(password: &Secret) -> Result<(), DriverError> {
+    check_name("password", password.expose_secret(), 255).map_err(|_| invalid("the password is not acceptable".to_owned()))
 }
 
 fn reserved(what: &str, name: &str, list: &[String]) -> Result<(), DriverError> {

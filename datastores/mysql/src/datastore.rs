@@ -1,0 +1,103 @@
+//! One server: its parts, and the trait the agent sees.
+
+use crate::conn::Sql;
+use crate::credentials::Credentials;
+use crate::flavour::Flavour;
+use crate::health::Probe;
+use crate::paths::Layout;
+use crate::settings::Settings;
+use async_trait::async_trait;
+use datastore_api::{
+    Accounts, Change, Configuration, Datastore, DriverContext, DriverError, DriverInfo, Health, PreparePlan, Step, StopMode,
+    VolumePaths,
+};
+use std::sync::Arc;
+
+/// One server of the family.
+pub(crate) struct Server {
+    pub(crate) context: DriverContext,
+    pub(crate) flavour: &'static Flavour,
+    pub(crate) settings: Settings,
+    pub(crate) layout: Layout,
+    pub(crate) credentials: Arc<Credentials>,
+    pub(crate) sql: Sql,
+    pub(crate) probe: Probe,
+}
+
+impl Server {
+    /// Opens it; nothing is touched. `Invalid` names a bad option or path.
+    pub fn new(context: DriverContext, flavour: &'static Flavour) -> Result<Self, DriverError> {
+        let settings = Settings::parse(&context.options)?;
+        let layout = Layout::new(&context)?;
+        let credentials = Arc::new(Credentials::new(Arc::clone(&context.host), &layout.secrets));
+        let sql = Sql::new(&layout.socket, flavour.session_setup, Arc::clone(&credentials));
+        Ok(Self {
+            context,
+            flavour,
+            settings,
+            layout,
+            credentials,
+            sql,
+            probe: Probe::default(),
+        })
+    }
+}
+
+#[async_trait]
+impl Datastore for Server {
+    fn info(&self) -> &DriverInfo {
+        &self.flavour.info
+    }
+
+    fn paths(&self) -> VolumePaths {
+        VolumePaths {
+            mount_point: self.context.mount_point.clone(),
+            data_dir: self.layout.data.clone(),
+        }
+    }
+
+    async fn health(&self) -> Health {
+        self.look().await
+    }
+
+    async fn server_version(&self) -> Option<String> {
+        let mut session = self.sql.session().await.ok()?;
+        let rows: Vec<String> = session.rows("read the version", "SELECT VERSION()", ()).await.ok()?;
+        rows.into_iter().next()
+    }
+
+    async fn check_plan(&self, plan: &PreparePlan) -> Result<(), DriverError> {
+        self.check_prepare(plan).await
+    }
+
+    fn prepare_steps(&self) -> &'static [Step] {
+        &crate::prepare::STEPS
+    }
+
+    async fn prepare_step(&self, step: Step, plan: &PreparePlan) -> Result<Change, DriverError> {
+        self.do_prepare(step, plan).await
+    }
+
+    async fn start(&self) -> Result<Change, DriverError> {
+        self.start_server().await
+    }
+
+    async fn stop(&self, mode: StopMode) -> Result<Change, DriverError> {
+        let StopMode::Fast { limit } = mode;
+        self.stop_server(limit).await
+    }
+
+    async fn restart(&self) -> Result<(), DriverError> {
+        self.stop_server(self.context.state_change_limit).await?;
+        self.start_server().await?;
+        Ok(())
+    }
+
+    fn configuration(&self) -> Option<&dyn Configuration> {
+        Some(self)
+    }
+
+    fn accounts(&self) -> Option<&dyn Accounts> {
+        Some(self)
+    }
+}

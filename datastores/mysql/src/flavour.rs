@@ -1,0 +1,110 @@
+//! What differs between servers of this family, as data: programs, names, statements. Code elsewhere never asks which server it is.
+
+use crate::password::Scheme;
+use datastore_api::DriverInfo;
+
+/// One server of the family.
+#[derive(Debug)]
+pub(crate) struct Flavour {
+    /// What the agent is told about the driver.
+    pub info: DriverInfo,
+    /// The server, for people.
+    pub title: &'static str,
+    /// The server program.
+    pub server: &'static str,
+    /// The program that fills an empty data directory.
+    pub installer: &'static str,
+    /// Arguments of the installer beside the paths: no test database, no accounts of this host's name, root with a password only
+    /// (set by our own statements before the server ever listens), and no user parameter that could hinder it.
+    pub installer_args: &'static [&'static str],
+    /// Name of the service.
+    pub service: &'static str,
+    /// Set in each of our sessions. Pins the SQL mode, so that strings are quoted one way, and bounds every statement.
+    pub session_setup: &'static str,
+    /// How passwords are stored.
+    pub scheme: Scheme,
+    /// A derived table of the real users with columns `user`, `host`, `plugin`, `hash`.
+    pub users: &'static str,
+    /// User names of the engine and the agent, beside the configured ones.
+    pub reserved_users: &'static [&'static str],
+    /// Database names of the engine, beside the configured ones.
+    pub reserved_databases: &'static [&'static str],
+    /// Longest user name a request may create, in characters.
+    pub longest_user: usize,
+    /// Longest host pattern, in characters.
+    pub longest_host: usize,
+    /// Parameters that the server knows while it runs but refuses in an option file.
+    pub live_only: &'static [&'static str],
+    /// Options that the server takes from a file though they are no variables (any more).
+    pub file_only: &'static [&'static str],
+    /// Free bytes without which a preparation is not begun: system tables, redo log and temporary files.
+    pub least_space: u64,
+    /// Base configuration when the control plane sends none.
+    pub default_config: &'static str,
+}
+
+/// MariaDB as Debian packages it.
+pub(crate) static MARIADB: Flavour = Flavour {
+    info: DriverInfo {
+        name: "mariadb",
+        default_port: 3306,
+        programs: &["/usr/sbin/mariadbd", "/usr/bin/mariadb-install-db"],
+        config_file: "/etc/mysql/my.cnf",
+    },
+    title: "MariaDB",
+    server: "/usr/sbin/mariadbd",
+    installer: "/usr/bin/mariadb-install-db",
+    installer_args: &[
+        "--auth-root-authentication-method=normal",
+        "--skip-test-db",
+        "--cross-bootstrap",
+        "--skip-log-bin",
+        "--skip-log-error",
+        "--max-statement-time=0",
+        "--loose-innodb-buffer-pool-load-at-startup=0",
+        "--loose-innodb-buffer-pool-dump-at-shutdown=0",
+    ],
+    service: "trove-mariadb",
+    session_setup: "SET SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION,NO_BACKSLASH_ESCAPES', \
+                    max_statement_time = 30, lock_wait_timeout = 15, innodb_lock_wait_timeout = 15, wait_timeout = 900, \
+                    slow_query_log = OFF",
+    scheme: Scheme::DoubleSha1,
+    users: "(SELECT User AS user, Host AS host, JSON_VALUE(Priv, '$.plugin') AS plugin, \
+            JSON_VALUE(Priv, '$.authentication_string') AS hash \
+            FROM mysql.global_priv WHERE JSON_VALUE(Priv, '$.is_role') IS NULL) AS users",
+    reserved_users: &["os_admin", "root", "mariadb.sys", "PUBLIC"],
+    reserved_databases: &[
+        "information_schema",
+        "mysql",
+        "performance_schema",
+        "sys",
+        "lost+found",
+        "#mysql50#lost+found",
+    ],
+    longest_user: 16,
+    longest_host: 255,
+    live_only: &[
+        "character_set_client",
+        "character_set_connection",
+        "character_set_database",
+        "character_set_results",
+        "collation_connection",
+        "collation_database",
+    ],
+    file_only: &[
+        "innodb_commit_concurrency",
+        "innodb_concurrency_tickets",
+        "innodb_file_format",
+        "innodb_large_prefix",
+        "innodb_log_files_in_group",
+        "innodb_thread_concurrency",
+        "innodb_thread_sleep",
+        "skip_external_locking",
+    ],
+    least_space: 192 << 20,
+    default_config: "[mysqld]\n\
+                     tmpdir = /var/tmp\n\
+                     default_storage_engine = innodb\n\
+                     local_infile = 0\n\
+                     wait_timeout = 120\n",
+};
