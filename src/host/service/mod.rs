@@ -13,6 +13,12 @@ pub(super) mod process;
 mod record;
 mod spawn;
 mod supervised;
+#[cfg(feature = "systemd")]
+mod systemd;
 mod task;
+#[cfg(feature = "systemd")]
+mod unit;
 
 pub(super) use supervised::Supervised;
+#[cfg(feature = "systemd")]
+pub(super) use systemd::Systemd;
