@@ -9,6 +9,8 @@
 //!      └──────stop_service──────┘  └────────────────────────┴──────────────────────────┘
 //! ```
 
+#[cfg(feature = "systemd")]
+mod dbus;
 pub(super) mod process;
 mod record;
 mod spawn;

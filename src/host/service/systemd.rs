@@ -1,5 +1,6 @@
 //! The supervisor of a real guest: systemd, over D-Bus. systemd restarts; the agent says what, and watches.
 
+use super::dbus::{JobRemovedStream, ManagerProxy, ServiceProxy, UnitProxy};
 use super::record::check_id;
 use super::unit;
 use crate::host::{HostError, as_blocking, files};
@@ -11,7 +12,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 use zbus::fdo::PropertiesProxy;
 use zbus::proxy::CacheProperties;
-use zbus::{Connection, ObjectPath, OwnedObjectPath};
+use zbus::{Connection, OwnedObjectPath};
 
 /// Where units of the administrator, and so ours, lie.
 const UNITS: &str = "/etc/systemd/system";
@@ -24,59 +25,6 @@ const LAST_BREATH: Duration = Duration::from_secs(10);
 /// How often a state is looked at though nothing was heard.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 const KILL: i32 = 9;
-
-#[zbus::proxy(
-    interface = "org.freedesktop.systemd1.Manager",
-    default_service = "org.freedesktop.systemd1",
-    default_path = "/org/freedesktop/systemd1"
-)]
-trait Manager {
-    fn subscribe(&self) -> zbus::Result<()>;
-    fn reload(&self) -> zbus::Result<()>;
-    fn load_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
-    fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
-    fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
-    fn kill_unit(&self, name: &str, whom: &str, signal: i32) -> zbus::Result<()>;
-    fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
-    fn enable_unit_files(
-        &self,
-        files: &[&str],
-        runtime: bool,
-        force: bool,
-    ) -> zbus::Result<(bool, Vec<(String, String, String)>)>;
-    fn disable_unit_files(&self, files: &[&str], runtime: bool) -> zbus::Result<Vec<(String, String, String)>>;
-    #[zbus(signal)]
-    fn job_removed(&self, id: u32, job: ObjectPath<'_>, unit: &str, result: &str) -> zbus::Result<()>;
-    #[zbus(property(emits_changed_signal = "false"))]
-    fn version(&self) -> zbus::Result<String>;
-}
-
-#[zbus::proxy(interface = "org.freedesktop.systemd1.Unit", default_service = "org.freedesktop.systemd1")]
-trait Unit {
-    #[zbus(property(emits_changed_signal = "false"))]
-    fn load_state(&self) -> zbus::Result<String>;
-    #[zbus(property(emits_changed_signal = "false"))]
-    fn active_state(&self) -> zbus::Result<String>;
-    #[zbus(property(emits_changed_signal = "false"))]
-    fn sub_state(&self) -> zbus::Result<String>;
-    #[zbus(property(emits_changed_signal = "false"))]
-    fn unit_file_state(&self) -> zbus::Result<String>;
-}
-
-#[zbus::proxy(
-    interface = "org.freedesktop.systemd1.Service",
-    default_service = "org.freedesktop.systemd1"
-)]
-trait Service {
-    #[zbus(property(emits_changed_signal = "false"), name = "MainPID")]
-    fn main_pid(&self) -> zbus::Result<u32>;
-    #[zbus(property(emits_changed_signal = "false"))]
-    fn result(&self) -> zbus::Result<String>;
-    #[zbus(property(emits_changed_signal = "false"))]
-    fn exec_main_code(&self) -> zbus::Result<i32>;
-    #[zbus(property(emits_changed_signal = "false"))]
-    fn exec_main_status(&self) -> zbus::Result<i32>;
-}
 
 /// systemd's services.
 pub(in crate::host) struct Systemd {
