@@ -156,3 +156,62 @@ async fn after_a_boot_nothing_is_started_by_itself_and_stopped_stays_stopped() {
     host.adopt().await.unwrap();
     assert_eq!(host.service_state(&spec.id).await.unwrap(), ServiceState::Stopped);
 }
+
+/// Not a test by itself: an agent that dies while a program of its runs.
+#[tokio::test]
+async fn helper_agent_that_dies_at_work() {
+    let Ok(dir) = std::env::var("HOST_TEST_DIR") else { return };
+    let host = common::machine(std::path::Path::new(&dir));
+    let script = format!("setsid sleep 300 & sleep 301 & echo x > '{dir}/begun'; sleep 302");
+    tokio::spawn(async move { host.run(datastore_api::Cmd::new("/bin/sh").arg("-c").arg(script)).await });
+    common::until("it works", || std::path::Path::new(&dir).join("begun").exists()).await;
+    std::process::abort();
+}
+
+#[tokio::test]
+async fn programs_of_a_dead_agent_are_ended_and_those_of_a_living_one_are_not() {
+    let guest = Guest::new();
+    let end = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "helper_agent_that_dies_at_work", "--nocapture"])
+        .env("HOST_TEST_DIR", guest.dir.path())
+        .output()
+        .unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&end.status), Some(6));
+    let dead = programs(&guest);
+    assert!(dead.len() >= 3, "{dead:?}");
+    // A living agent: another process than ours, with a program of the same folder.
+    let mut agent = std::process::Command::new("/bin/sleep").arg("300").spawn().unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", agent.id())).unwrap();
+    let begun = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap();
+    let folder = guest.dir.path().join("state");
+    let mut living = std::process::Command::new("/bin/sleep")
+        .arg("300")
+        .env(
+            "TROVE_GUESTAGENT_PROGRAM",
+            format!("{}:{begun}:{}", agent.id(), folder.display()),
+        )
+        .spawn()
+        .unwrap();
+    guest.machine().adopt().await.unwrap();
+    assert_eq!(programs(&guest), [living.id()]);
+    for child in [&mut agent, &mut living] {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+/// Living programs that agents of this guest started.
+fn programs(guest: &Guest) -> Vec<u32> {
+    let suffix = format!(":{}", guest.dir.path().join("state").display());
+    let pids = std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| {
+        std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|all| {
+            all.split(|&byte| byte == 0)
+                .any(|variable| variable.starts_with(b"TROVE_GUESTAGENT_PROGRAM=") && variable.ends_with(suffix.as_bytes()))
+        })
+    })
+    .collect()
+}

@@ -4,6 +4,7 @@
 //! and collects the dead. The group is always killed after its leader ended, so that nothing is left behind.
 
 use super::HostError;
+use super::orphans::{self, Mark};
 use super::service::process::{self, Watched};
 use super::users::{self, User};
 use datastore_api::{Cmd, ExecError, ExposeSecret, Output};
@@ -29,13 +30,14 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// How long a killed program may take to go; one stuck in the kernel is collected later, the caller is told now.
 const LAST_BREATH: Duration = Duration::from_secs(5);
 
-/// Runs a program to its end.
-pub(super) async fn run(cmd: Cmd) -> Result<Output, ExecError> {
+/// Runs a program to its end. With a mark it is found, and ended, should we die meanwhile; without one it goes on, which is
+/// for what must not be cut off in the middle.
+pub(super) async fn run(cmd: Cmd, mark: Option<&Mark>) -> Result<Output, ExecError> {
     let program = cmd.program.clone();
     let cancel = CancellationToken::new();
     let _cancelled_with_the_caller = cancel.clone().drop_guard();
     let (answer, answered) = oneshot::channel();
-    tokio::spawn(work(cmd, cancel, answer));
+    tokio::spawn(work(cmd, mark.cloned(), cancel, answer));
     // The task always answers; it is gone without one only when the runtime shuts down.
     answered.await.unwrap_or_else(|_| {
         Err(ExecError::Start {
@@ -52,9 +54,9 @@ enum End {
     Cancelled,
 }
 
-async fn work(cmd: Cmd, cancel: CancellationToken, answer: oneshot::Sender<Result<Output, ExecError>>) {
+async fn work(cmd: Cmd, mark: Option<Mark>, cancel: CancellationToken, answer: oneshot::Sender<Result<Output, ExecError>>) {
     let deadline = Instant::now() + cmd.deadline;
-    let mut group = match Group::spawn(&cmd) {
+    let mut group = match Group::spawn(&cmd, mark.as_ref()) {
         Ok(group) => group,
         Err(source) => {
             // Nobody listens any more if the caller has gone.
@@ -133,7 +135,7 @@ struct Group {
 
 impl Group {
     #[expect(clippy::disallowed_methods, reason = "this is the one place where programs are started")]
-    fn spawn(cmd: &Cmd) -> io::Result<Self> {
+    fn spawn(cmd: &Cmd, mark: Option<&Mark>) -> io::Result<Self> {
         let user = cmd
             .user
             .as_deref()
@@ -148,6 +150,9 @@ impl Group {
             .env_clear()
             .env("PATH", PATH)
             .env("LANG", "C.UTF-8");
+        if let Some(mark) = mark {
+            command.env(orphans::VARIABLE, mark.value());
+        }
         for var in &cmd.env {
             command.env(&var.name, var.value.expose_secret());
         }

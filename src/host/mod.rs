@@ -8,6 +8,7 @@ mod error;
 mod exec;
 mod figures;
 mod files;
+mod orphans;
 mod service;
 mod users;
 mod volume;
@@ -18,6 +19,7 @@ pub use volume::{Content, Filesystem, FsType, VolumeSettings, Volumes};
 
 use async_trait::async_trait;
 use datastore_api::{Change, Cmd, ExecError, FileMode, Host, Output, Owner, ServiceError, ServiceId, ServiceSpec, ServiceState};
+use orphans::Mark;
 use service::Supervised;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -49,6 +51,7 @@ pub struct Settings {
 /// The machine we run on.
 pub struct Machine {
     services: Services,
+    mark: Mark,
 }
 
 enum Services {
@@ -83,15 +86,18 @@ impl Machine {
             #[cfg(not(feature = "systemd"))]
             SupervisorKind::Systemd => return Err(HostError::Invalid("this build does not know systemd".to_owned())),
         };
-        Ok(Self { services })
+        let mark = Mark::new(&settings.state_dir)?;
+        Ok(Self { services, mark })
     }
 
-    /// At start-up: takes up the supervision of every service that still runs. Starts none: whether one may run again is the
+    /// At start-up, before anything is run: ends the programs of an agent that died, and takes up the supervision of every service that still runs. Starts none: whether one may run again is the
     /// driver's to decide ([`Host::start_service`]); until then a wanted one that does not run is [`ServiceState::Failed`].
     ///
     /// # Errors
-    /// [`HostError::Locked`] if another agent supervises here, [`HostError::Path`] if a record cannot be read.
+    /// [`HostError::Locked`] if another agent supervises here, [`HostError::Path`] if a record cannot be read,
+    /// [`HostError::Late`] if a program does not end.
     pub async fn adopt(&self) -> Result<(), HostError> {
+        self.mark.end_orphans().await?;
         match &self.services {
             Services::Supervised(services) => services.adopt().await,
             #[cfg(feature = "systemd")]
@@ -103,7 +109,7 @@ impl Machine {
 #[async_trait]
 impl Host for Machine {
     async fn run(&self, cmd: Cmd) -> Result<Output, ExecError> {
-        exec::run(cmd).await
+        exec::run(cmd, Some(&self.mark)).await
     }
 
     async fn start_service(&self, spec: &ServiceSpec) -> Result<Change, ServiceError> {

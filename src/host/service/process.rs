@@ -11,7 +11,12 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::time::Duration;
 use tokio::io::unix::AsyncFd;
+use tokio::time::timeout;
+
+/// How long a process may take to vanish after it was killed; one stuck in the kernel takes longer.
+const LAST_BREATH: Duration = Duration::from_secs(10);
 
 /// A process held by its descriptor: the number may be given to another process, the descriptor not.
 pub(in crate::host) struct Watched {
@@ -62,6 +67,16 @@ impl Watched {
         }
     }
 
+    /// Waits for the end of a process that was killed.
+    pub(super) async fn killed(&self) -> Result<(), HostError> {
+        let what = || format!("process {} did not end after it was killed", self.pid);
+        let late = |_| HostError::Late {
+            what: what(),
+            limit: LAST_BREATH,
+        };
+        timeout(LAST_BREATH, self.ended()).await.map_err(late)
+    }
+
     /// Collects an ended process if it is our child, and says how it ended. Does not wait.
     pub(super) fn collect(&self) -> String {
         match waitid(WaitId::PidFd(self.fd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
@@ -105,7 +120,7 @@ fn number(pid: u32) -> Option<Pid> {
 
 /// What `/proc/PID/stat` tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(in crate::host) struct Seen {
     /// Process id.
     pub pid: u32,
     /// Parent.
@@ -115,7 +130,7 @@ pub(super) struct Seen {
 }
 
 /// Looks at a process; `None` if there is none, or only its uncollected rest.
-pub(super) fn look(pid: u32) -> Option<Seen> {
+pub(in crate::host) fn look(pid: u32) -> Option<Seen> {
     parse_stat(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
@@ -142,19 +157,37 @@ pub(super) fn boot_id() -> Result<String, HostError> {
         .to_owned())
 }
 
-/// All living processes whose environment has `name=value`: a service's server and what it started. Those we may not look
-/// into are not ours.
-pub(super) fn marked(name: &str, value: &str) -> Result<Vec<Seen>, HostError> {
-    let wanted = format!("{name}={value}").into_bytes();
+/// All living processes that have an environment variable whose value passes. Those we may not look into are not ours.
+pub(in crate::host) fn marked(name: &str, is_wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<Seen>, HostError> {
+    let prefix = format!("{name}=").into_bytes();
     let entries = fs::read_dir("/proc").map_err(HostError::path("list", "/proc"))?;
     let pids = entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let ours = pids.filter(|pid| {
-        fs::read(format!("/proc/{pid}/environ"))
-            .is_ok_and(|environ| environ.split(|&byte| byte == 0).any(|variable| variable == wanted))
+        fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
+            environ
+                .split(|&byte| byte == 0)
+                .any(|variable| variable.strip_prefix(prefix.as_slice()).is_some_and(&is_wanted))
+        })
     });
     Ok(ours.filter_map(look).collect())
+}
+
+/// Kills what is left of something that is over, and waits until it is gone.
+pub(in crate::host) async fn end(left: &[Seen]) -> Result<(), HostError> {
+    for seen in left {
+        // Held first, then looked at again: what is killed is what was seen.
+        let Ok(process) = Watched::open(seen.pid) else { continue };
+        if look(seen.pid).map(|now| now.start_time) != Some(seen.start_time) {
+            continue;
+        }
+        tracing::warn!(pid = seen.pid, "process that was left behind is killed");
+        process.signal(Signal::KILL)?;
+        process.killed().await?;
+        process.collect();
+    }
+    Ok(())
 }
 
 /// The one that was started first and by none of the others.

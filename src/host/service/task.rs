@@ -21,8 +21,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const WELL_AFTER: Duration = Duration::from_secs(60);
 /// After so many quick deaths in a row it counts as failed (and is still tried).
 const QUICK_DEATHS: u32 = 5;
-/// How long a process may take to vanish after it was killed.
-const LAST_BREATH: Duration = Duration::from_secs(10);
 
 type Answer = oneshot::Sender<Result<Change, HostError>>;
 
@@ -137,13 +135,7 @@ impl Service {
         if timeout(limit, process.ended()).await.is_err() {
             tracing::warn!(service = %self.id.0, pid = process.pid(), ?limit, "service did not stop in time and is killed");
             process.signal(Signal::KILL)?;
-            if timeout(LAST_BREATH, process.ended()).await.is_err() {
-                let what = format!("process {} did not end after it was killed", process.pid());
-                return Err(HostError::Late {
-                    what,
-                    limit: LAST_BREATH,
-                });
-            }
+            process.killed().await?;
         }
         self.ended().await;
         self.end_leftovers().await?;
@@ -281,28 +273,12 @@ impl Service {
 
     async fn marked(&self) -> Result<Vec<Seen>, HostError> {
         let mark = self.mark();
-        as_blocking(move || process::marked(spawn::MARK, &mark)).await
+        as_blocking(move || process::marked(spawn::MARK, |value| value == mark.as_bytes())).await
     }
 
     /// Kills what a dead server left behind; a second server must not meet it on the same data.
     async fn end_leftovers(&self) -> Result<(), HostError> {
-        for seen in self.marked().await? {
-            let Ok(process) = Watched::open(seen.pid) else { continue };
-            if process::look(seen.pid).map(|now| now.start_time) != Some(seen.start_time) {
-                continue;
-            }
-            tracing::warn!(service = %self.id.0, pid = seen.pid, "process left behind by the service is killed");
-            process.signal(Signal::KILL)?;
-            if timeout(LAST_BREATH, process.ended()).await.is_err() {
-                let what = format!("process {} did not end after it was killed", seen.pid);
-                return Err(HostError::Late {
-                    what,
-                    limit: LAST_BREATH,
-                });
-            }
-            process.collect();
-        }
-        Ok(())
+        process::end(&self.marked().await?).await
     }
 }
 

@@ -270,7 +270,7 @@ impl Volumes {
 
 /// Runs e2fsck; "errors were corrected" is a success.
 async fn e2fsck(device: &Device, cmd: Cmd) -> Result<(), HostError> {
-    match exec::run(cmd).await {
+    match exec::run(cmd, None).await {
         Ok(_) => Ok(()),
         Err(ExecError::Exit { code: Some(1 | 2), .. }) => {
             tracing::warn!(device = %device.path.display(), "file system repaired");
@@ -284,13 +284,15 @@ async fn e2fsck(device: &Device, cmd: Cmd) -> Result<(), HostError> {
     }
 }
 
+/// Runs a tool. It is not ended with us: cutting off one that moves data could cost the data. The next agent's tools and the
+/// kernel refuse a device that is still being worked on.
 async fn program(doing: &'static str, path: &Path, cmd: Cmd) -> Result<(), HostError> {
     let failed = |error| HostError::Program {
         doing,
         path: path.to_path_buf(),
         source: Box::new(error),
     };
-    exec::run(cmd).await.map(|_| ()).map_err(failed)
+    exec::run(cmd, None).await.map(|_| ()).map_err(failed)
 }
 
 async fn mounts() -> Result<Mounts, HostError> {

@@ -181,7 +181,7 @@ async fn within<T: Send + 'static>(
 pub(super) async fn content(device: &Device) -> Result<Content, HostError> {
     // The cache of devices is not asked (`-p`): it may tell of yesterday.
     let cmd = Cmd::new("/sbin/blkid").arg("-p").arg("-o").arg("udev").arg(device.text()?);
-    match exec::run(cmd).await {
+    match exec::run(cmd, None).await {
         Ok(output) => Ok(parse(&String::from_utf8_lossy(&output.stdout))),
         // Also its answer for a device that it cannot open: hence the second look, whose errors are told.
         Err(ExecError::Exit { code: Some(2), .. }) => Ok(if device.ends_are_zero().await? {
