@@ -166,6 +166,7 @@ fn rpc_settings(settings: &Settings) -> rpc::Settings {
         mount_point: settings.datastore.mount_point.clone(),
         volume_support: settings.datastore.volume_support,
         stop_limit: Duration::from_secs(13),
+        root: settings.agent.root.clone(),
     }
 }
 

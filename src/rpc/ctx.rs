@@ -8,7 +8,7 @@ use crate::instance::view::Publisher;
 use crate::instance::{Phase, pulse};
 use crate::journal::{Journal, JournalError};
 use datastore_api::{Accounts, Configuration, Datastore, Health, Host};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -36,6 +36,20 @@ pub struct Settings {
     pub volume_support: bool,
     /// How long a stop may take before the process is killed.
     pub stop_limit: Duration,
+    /// Folder before every system path, so that several guests live on one machine; empty on a real guest.
+    pub root: PathBuf,
+}
+
+impl Settings {
+    /// A path of the caller's, who knows nothing of our root.
+    #[must_use]
+    pub fn on_this_machine(&self, given: &str) -> PathBuf {
+        let given = Path::new(given);
+        match given.strip_prefix("/") {
+            Ok(below) if !self.root.as_os_str().is_empty() && !given.starts_with(&self.root) => self.root.join(below),
+            _ => given.to_owned(),
+        }
+    }
 }
 
 /// What a use-case may reach.

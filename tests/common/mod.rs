@@ -98,6 +98,7 @@ impl GuestBuilder {
                 mount_point,
                 volume_support: false,
                 stop_limit: Duration::from_secs(5),
+                root: Default::default(),
             },
             datastore,
             host,

@@ -85,17 +85,32 @@ def test_a_data_directory_that_is_not_ours_is_left_alone(new_guest, cloud, what)
     assert cloud.call(guest.id, "rpc_ping") is True
 
 
-def test_a_full_disk_fails_the_instance_and_not_the_agent(new_guest, cloud):
+def fill(folder):
+    """Writes until nothing more fits."""
+    with open(folder / "ballast", "wb", buffering=0) as file:
+        while True:
+            try:
+                file.write(b"x" * 65536)
+            except OSError:
+                return
+
+
+@pytest.mark.parametrize("when", ["before", "while the server is installed"])
+def test_a_full_disk_fails_the_instance_and_not_the_agent(new_guest, cloud, when):
     guest = new_guest()
     volume = guest.root / "var/lib/mysql"
     volume.mkdir(parents=True)
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=755", "full", str(volume)], check=False)
+    size = "24m" if when == "before" else "230m"
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "full", str(volume)], check=False)
     if done.returncode:
         pytest.skip("no right to mount here")
     guest.start().prepare()
-    cloud.expect(guest.id, "failed to spawn", 60)
-    text = fault(cloud, guest)
-    assert "space" in text.lower() or "full" in text.lower(), text
+    if when != "before":
+        within(20, "the data directory", lambda: next((volume / "data").glob("*/*"), None), every=0.01)
+        fill(volume)
+    cloud.expect(guest.id, "failed to spawn", 90)
+    text = fault(cloud, guest).lower()
+    assert any(word in text for word in ("space", "full", "bytes free", "errno: 28", "errcode: 28")), text
     assert cloud.call(guest.id, "rpc_ping") is True
     assert guest.database_pid() is None, tail(guest.log)
 

@@ -213,7 +213,7 @@ async fn contents(ctx: &Ctx, op: &Op, args: PrepareArgs) {
 async fn volume(ctx: &Ctx, args: &PrepareArgs) -> Result<(), RpcError> {
     let wanted = &ctx.settings.mount_point;
     if let Some(given) = args.mount_point.as_deref().filter(|given| !given.is_empty())
-        && std::path::Path::new(given) != wanted
+        && ctx.settings.on_this_machine(given) != *wanted
     {
         let text = format!("mount point {given} is not the configured one, {}", wanted.display());
         return Err(RpcError::new(ErrorClass::BadRequest, text));
@@ -221,6 +221,14 @@ async fn volume(ctx: &Ctx, args: &PrepareArgs) -> Result<(), RpcError> {
     if ctx.settings.volume_support {
         let device = args.device_path.as_deref().filter(|device| !device.is_empty());
         super::volume::ensure(ctx, device).await?;
+    } else {
+        // Without a volume of its own the datastore lives in a folder, which nobody else makes.
+        let mode = FileMode {
+            mode: 0o755,
+            owner: None,
+        };
+        let fail = |error| RpcError::caused(ErrorClass::Trove, format!("could not make {}", wanted.display()), error);
+        ctx.host.make_dir(wanted, &mode).await.map_err(fail)?;
     }
     Ok(())
 }

@@ -65,15 +65,14 @@ pub struct VolumeArgs {
 impl VolumeArgs {
     /// Device and mount point: given, or the configured ones.
     fn paths(&self, ctx: &Ctx) -> (PathBuf, PathBuf) {
-        let or = |given: &Option<String>, configured: &PathBuf| {
-            given
-                .as_deref()
-                .filter(|given| !given.is_empty())
-                .map_or_else(|| configured.clone(), PathBuf::from)
-        };
+        let device = self.device_path.as_deref().filter(|given| !given.is_empty());
+        let mount_point = self.mount_point.as_deref().filter(|given| !given.is_empty());
         (
-            or(&self.device_path, &ctx.settings.device_path),
-            or(&self.mount_point, &ctx.settings.mount_point),
+            device.map_or_else(|| ctx.settings.device_path.clone(), PathBuf::from),
+            mount_point.map_or_else(
+                || ctx.settings.mount_point.clone(),
+                |given| ctx.settings.on_this_machine(given),
+            ),
         )
     }
 }

@@ -162,7 +162,10 @@ class Cloud:
             now = self.status(guest)
             return now if now in wanted else None
 
-        return within(seconds, lambda: f"status {wanted}, it is {self.status(guest)}", look, every=0.2)
+        def why():
+            return f"status {wanted}, it is {self.status(guest)}; faults {[f['message'] for f in self.tables(guest)['faults']]}"
+
+        return within(seconds, why, look, every=0.1)
 
     def heartbeat_after(self, guest, moment, seconds=60):
         """Waits for a heartbeat that was sent after `moment` (seconds since the epoch) and returns the status."""

@@ -81,6 +81,8 @@ class Guest:
             ),
             encoding="utf-8",
         )
+        for file in self.conf.iterdir():
+            file.chmod(0o600)
         self.agent = None
 
     # --- the agent ---
@@ -92,6 +94,9 @@ class Guest:
             env["TROVE_GUESTAGENT_ABORT_AT"] = abort_at
         self.agent = Process([AGENT, "--config-dir", self.conf], self.log, env=env)
         if wait:
+            # A call into a queue that is not there yet would be lost, and waited for.
+            queue = f"guestagent.{self.id}"
+            within(30, lambda: "the queue\n" + tail(self.log), lambda: not self.agent.running() or self.cloud.broker.has_queue(queue))
             within(30, lambda: "the agent answers\n" + tail(self.log), self.answers, every=0.2)
         return self
 
@@ -158,11 +163,11 @@ class Guest:
     # --- the database ---
 
     def connect(self, user="alice", password="pa-ss_w0rd", database="app"):
-        """A connection over TCP, as an application makes it."""
+        """A connection over TCP as an application makes it: from an address that is not the server's "localhost"."""
         import pymysql
 
         return pymysql.connect(
-            host="127.0.0.1", port=self.port, user=user, password=password, database=database,
+            host="127.0.0.1", bind_address="127.0.0.2", port=self.port, user=user, password=password, database=database,
             connect_timeout=10, read_timeout=30, write_timeout=30, autocommit=True,
         )
 
