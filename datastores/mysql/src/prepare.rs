@@ -36,12 +36,7 @@ impl Server {
         self.check_version(plan.version.as_deref()).await?;
         self.check_data_dir().await?;
         let mount = &self.context.mount_point;
-        let free = self
-            .context
-            .host
-            .free_space(mount)
-            .await
-            .map_err(|error| errors::file("look at", mount, error))?;
+        let free = self.free_space(mount).await?;
         if free < self.flavour.least_space {
             let text = format!(
                 "{} has {free} bytes free, a new server needs {}",
@@ -51,6 +46,18 @@ impl Server {
             return Err(DriverError::new(ErrorKind::NoSpace, text));
         }
         Ok(())
+    }
+
+    /// Free bytes where `path` is, or will be.
+    async fn free_space(&self, path: &Path) -> Result<u64, DriverError> {
+        let mut place = path;
+        loop {
+            match (self.context.host.free_space(place).await, place.parent()) {
+                (Ok(free), _) => return Ok(free),
+                (Err(error), Some(parent)) if error.kind() == std::io::ErrorKind::NotFound => place = parent,
+                (Err(error), _) => return Err(errors::file("look at the free space of", path, error)),
+            }
+        }
     }
 
     async fn check_version(&self, wanted: Option<&str>) -> Result<(), DriverError> {

@@ -73,10 +73,12 @@ impl Variable {
     /// From a row of the catalogue.
     pub fn new(row: Row) -> Self {
         let (name, scope, kind, read_only, least, most, choices, value) = row;
+        let choices = choices.filter(|list| !list.is_empty());
         let kind = match kind.as_str() {
             "BOOLEAN" => Kind::Boolean,
             "DOUBLE" => Kind::Float,
-            "ENUM" => Kind::Choice,
+            // Character sets and collations are choices without a list.
+            "ENUM" if choices.is_some() => Kind::Choice,
             number if number.contains("INT") => Kind::Integer,
             _ => Kind::Text,
         };

@@ -3,7 +3,7 @@
 
 use datastore_api::contract::TestHost;
 use datastore_api::{Datastore, DriverContext, PreparePlan};
-use serde_json::Map;
+use serde_json::{Map, Value};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
@@ -18,6 +18,8 @@ pub struct Machine {
     pub folder: TempDir,
     pub host: Arc<TestHost>,
     pub port: u16,
+    /// User parameters of the plan.
+    pub overrides: Map<String, Value>,
 }
 
 #[allow(dead_code, reason = "each test uses its own part")]
@@ -37,6 +39,7 @@ impl Machine {
             folder,
             host: Arc::new(TestHost::default()),
             port,
+            overrides: Map::new(),
         }
     }
 
@@ -69,7 +72,7 @@ impl Machine {
     pub fn plan(&self) -> PreparePlan {
         PreparePlan {
             config_contents: Some(CONFIG.to_owned()),
-            overrides: Map::new(),
+            overrides: self.overrides.clone(),
             memory_mb: 512,
             version: Some("10.11.8".into()),
         }
