@@ -51,9 +51,14 @@ impl Cipher {
 
     /// Encrypts a value.
     pub fn seal(&self, value: &impl serde::Serialize) -> Result<String, serde_json::Error> {
+        self.seal_text(json::to_text(value)?).map_err(serde::ser::Error::custom)
+    }
+
+    /// Encrypts text as it is.
+    pub(super) fn seal_text(&self, text: String) -> Result<String, CipherError> {
         let mut iv = [0u8; BLOCK];
-        aws_lc_rs::rand::fill(&mut iv).map_err(serde::ser::Error::custom)?;
-        self.seal_with(iv, json::to_text(value)?).map_err(serde::ser::Error::custom)
+        aws_lc_rs::rand::fill(&mut iv).map_err(|_| CipherError)?;
+        self.seal_with(iv, text)
     }
 
     fn seal_with(&self, iv: [u8; BLOCK], text: String) -> Result<String, CipherError> {

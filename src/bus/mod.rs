@@ -25,6 +25,8 @@ mod consume;
 mod crypto;
 mod declare;
 mod envelope;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod handle;
 mod hub;
 mod json;

@@ -41,7 +41,18 @@ const MAX_DEPTH: usize = 8;
 /// The way down through references.
 struct Path {
     above: Vec<(String, String)>,
-    secret: bool,
+    holds: Holds,
+}
+
+/// What became part of a value by references.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Holds {
+    /// Nothing that must be hidden.
+    Plain,
+    /// An option that we do not know; it may be a secret.
+    Unknown,
+    /// A secret.
+    Secret,
 }
 
 /// Why `$name` in a value cannot be replaced.
@@ -142,14 +153,13 @@ impl Inputs<'_> {
     }
 
     /// A value with every `$name` and `${group.name}` replaced, `$$` and `\$` made `$`. What does not look like a name stays.
-    /// The flag says whether the result may hold a secret because a secret, or an option we do not know, is part of it.
-    pub fn interpolate(&self, value: &str, group: &str, name: &str) -> Result<(String, bool), Unresolved> {
+    pub fn interpolate(&self, value: &str, group: &str, name: &str) -> Result<(String, Holds), Unresolved> {
         let mut path = Path {
             above: vec![(group.to_owned(), name.to_owned())],
-            secret: false,
+            holds: Holds::Plain,
         };
         let text = self.expand(value, group, &mut path)?;
-        Ok((text, path.secret))
+        Ok((text, path.holds))
     }
 
     fn expand(&self, value: &str, group: &str, path: &mut Path) -> Result<String, Unresolved> {
@@ -198,7 +208,11 @@ impl Inputs<'_> {
             if path.above.contains(&here) || path.above.len() > MAX_DEPTH {
                 return Err(Unresolved::Loop(reference.to_owned()));
             }
-            path.secret |= known.is_none_or(|opt| opt.kind == Kind::Secret);
+            path.holds = path.holds.max(match known {
+                Some(opt) if opt.kind == Kind::Secret => Holds::Secret,
+                Some(_) => Holds::Plain,
+                None => Holds::Unknown,
+            });
             path.above.push(here);
             let text = self.expand(text, group, path)?;
             path.above.pop();

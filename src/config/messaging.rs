@@ -102,12 +102,12 @@ fn peers(reader: &mut Reader<'_>) -> Peers {
     for (name, value) in parsed.options {
         if schema::is_messaging(&name) {
             reader.inputs.url.push((name, value));
+        } else if value.contains('@') {
+            // A ? in a password makes the rest of it a query; do not show it.
+            reader.error(DEFAULT, "transport_url", "a ? in a password must be written %3F");
         } else {
-            reader.error(
-                DEFAULT,
-                "transport_url",
-                format!("its query holds {name:?}, which is no option of [{RABBIT}]"),
-            );
+            let text = format!("its query holds {name:?}, which is no option of [{RABBIT}]");
+            reader.error(DEFAULT, "transport_url", text);
         }
     }
     Peers {

@@ -14,6 +14,8 @@
 
 mod build;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod ignored;
 mod merge;
 mod messaging;

@@ -1,7 +1,7 @@
 //! Reads options by type. A value that is wrong becomes a problem of the report and the default is taken, so that loading
 //! goes on and finds the next one.
 
-use super::merge::{Found, Inputs};
+use super::merge::{Found, Holds, Inputs};
 use super::report::{Origin, Report, Resolved, SECRET, Severity};
 use super::schema::{self, DATASTORE, Kind, Opt};
 use super::types;
@@ -179,18 +179,23 @@ impl<'a> Reader<'a> {
         let section = self.inputs.section(opt.group).to_owned();
         // Options of transport_url are already in their final form.
         let expanded = match found.origin {
-            Origin::TransportUrl => Ok((found.value.clone(), false)),
+            Origin::TransportUrl => Ok((found.value.clone(), Holds::Plain)),
             _ => self.inputs.interpolate(&found.value, &section, opt.name),
         };
         let lost = found.lost.into_iter().map(|(origin, _)| origin).collect();
+        let expanded = expanded.map_err(|unresolved| match opt.kind {
+            // The name may be a piece of a password.
+            Kind::Secret => "a $ begins a name that is no option; write $$ for a dollar sign".to_owned(),
+            _ => unresolved.to_string(),
+        });
+        let expanded = expanded.and_then(|(text, holds)| match holds {
+            // It would show wherever this option shows.
+            Holds::Secret if opt.kind != Kind::Secret => Err("refers to a secret, which only a secret option may".to_owned()),
+            _ => Ok((text, holds != Holds::Plain || opt.kind == Kind::Secret)),
+        });
         let (text, secret) = match expanded {
-            Ok((text, tainted)) => (text, tainted || opt.kind == Kind::Secret),
-            Err(unresolved) => {
-                let text = match opt.kind {
-                    // The name may be a piece of a password.
-                    Kind::Secret => "a $ begins a name that is no option; write $$ for a dollar sign".to_owned(),
-                    _ => unresolved.to_string(),
-                };
+            Ok(expanded) => expanded,
+            Err(text) => {
                 self.report
                     .of_option(Severity::Error, &section, opt.name, &found.origin, text);
                 return Cell {
@@ -277,8 +282,8 @@ impl<'a> Reader<'a> {
                 continue;
             };
             match self.inputs.interpolate(&found.value, section, &name) {
-                Ok((text, tainted)) => {
-                    let secret = tainted || looks_secret(&name);
+                Ok((text, holds)) => {
+                    let secret = holds != Holds::Plain || looks_secret(&name);
                     self.report.values.push(Resolved {
                         group: section.to_owned(),
                         option: name.clone(),

@@ -14,6 +14,8 @@ mod change;
 mod ctx;
 mod dispatch;
 mod failure;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod local;
 mod method;
 mod methods;

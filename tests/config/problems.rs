@@ -1,6 +1,7 @@
 //! Bad input: each problem is named with file and line, all of them at once, and none shows a secret.
 
 use crate::{Conf, GUEST_INFO};
+use datastore_api::ExposeSecret;
 use std::path::Path;
 use trove_guestagent::config::{MAX_FILE, Source};
 
@@ -100,6 +101,18 @@ fn no_secret_is_in_a_report() {
 }
 
 #[test]
+fn a_secret_may_be_part_of_a_secret_only() {
+    let conf = Conf::guest("[DEFAULT]\nlog_file = /$instance_rpc_encr_key\n");
+    assert_eq!(
+        conf.errors(),
+        ["zz.conf:2: [DEFAULT] log_file: refers to a secret, which only a secret option may"]
+    );
+    let url = "[DEFAULT]\ntransport_url = rabbit://u:${instance_rpc_encr_key}@h/\n";
+    let bus = Conf::guest(url).settings().bus;
+    assert_eq!(bus.brokers[0].password.expose_secret(), "jvUB2RlsEhmpUD3zgKQ6dFqNa8nXYw17");
+}
+
+#[test]
 fn the_transport_url_is_judged_as_upstream_judges_it() {
     let with = |url: &str| Conf::guest(&format!("[DEFAULT]\ntransport_url = {url}\n"));
     let of = |url: &str| with(url).errors().join("\n");
@@ -111,6 +124,10 @@ fn the_transport_url_is_judged_as_upstream_judges_it() {
     assert!(of("rabbit://h/?ssl=perhaps").contains("[oslo_messaging_rabbit] ssl: expected true"));
     assert!(of("rabbit://h:0/").contains("port"));
     assert!(of("zmq://h/").contains("driver"));
+    assert_eq!(
+        of("rabbit://u:1?hush=x@h/"),
+        "zz.conf:2: [DEFAULT] transport_url: a ? in a password must be written %3F"
+    );
     let url = with("rabbit://u:p@a,b/");
     assert!(url.warnings().iter().any(|w| w.contains("1 of 2 hosts have no user")));
 }

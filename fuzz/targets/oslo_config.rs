@@ -1,0 +1,2 @@
+#![no_main]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| trove_guestagent::config::fuzzing::oslo_config(data));
