@@ -22,7 +22,7 @@ if [ ! -e "$ROOT/.complete" ]; then
 fi
 test_binary=$(cargo test --package trove-guestagent --features systemd --test host_systemd --no-run 2>&1 |
   sed -n 's/.*Executable .*(\(.*\))$/\1/p')
-install -m 755 "$test_binary" "$ROOT/root/host_systemd"
+install -m 755 "$test_binary" "$ROOT/usr/bin/host_systemd"
 install -m 644 systemd/trove-guestagent.service "$ROOT/etc/systemd/system/"
 # The unit names a program that is not in the image; what it does is not tested here.
 printf '#!/bin/sh\nexec sleep 300\n' >"$ROOT/usr/bin/trove-guestagent"
@@ -70,4 +70,4 @@ done
 inside() { timeout 300 nsenter -t "$leader" -m -u -i -n -p -r -w "$@"; }
 inside systemctl --version | head -n 1
 inside systemd-analyze verify trove-guestagent.service
-inside env HOST_TEST_SYSTEMD=1 /root/host_systemd
+inside env HOST_TEST_SYSTEMD=1 /usr/bin/host_systemd
