@@ -58,13 +58,14 @@ pub fn start(settings: &LogSettings) -> anyhow::Result<()> {
     } else {
         LevelFilter::INFO
     };
-    // The AMQP client reports at ERROR what the reconnect loop handles and logs itself.
+    // The AMQP and MySQL clients report at ERROR what our own code handles and logs itself.
     let filter = Targets::new()
         .with_default(LevelFilter::WARN)
         .with_target("trove_guestagent", level)
         .with_target("datastore_mysql", level)
         .with_target("datastore_sim", level)
-        .with_target("lapin", LevelFilter::OFF);
+        .with_target("lapin", LevelFilter::OFF)
+        .with_target("mysql_async", LevelFilter::OFF);
     let layer = fmt::layer().with_writer(|| Out).with_ansi(false);
     let layer = if settings.json { layer.json().boxed() } else { layer.boxed() };
     tracing_subscriber::registry()

@@ -60,6 +60,10 @@ impl Datastore for Server {
         self.look().await
     }
 
+    async fn changed(&self) {
+        self.differs().await;
+    }
+
     async fn server_version(&self) -> Option<String> {
         let mut session = self.sql.session().await.ok()?;
         let rows: Vec<String> = session.rows("read the version", "SELECT VERSION()", ()).await.ok()?;

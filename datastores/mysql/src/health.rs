@@ -9,6 +9,7 @@ use crate::{errors, lifecycle};
 use datastore_api::{DriverError, ErrorKind, Health, ServiceState};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error as SqlError};
+use std::sync::PoisonError;
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -25,6 +26,8 @@ const TOO_MANY_CONNECTIONS: u16 = 1040;
 #[derive(Default)]
 pub(crate) struct Probe {
     state: Mutex<State>,
+    /// What the supervisor said at the last look, so that a change since then is not missed.
+    seen: std::sync::Mutex<Option<ServiceState>>,
     forget: std::sync::atomic::AtomicBool,
 }
 
@@ -39,10 +42,26 @@ struct State {
     silent_since: Option<Instant>,
 }
 
+impl Probe {
+    fn saw(&self, state: &ServiceState) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(state.clone());
+    }
+
+    fn last_seen(&self) -> Option<ServiceState> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 impl Server {
     /// Forgets the kept connection, because the server is about to end.
     pub(crate) fn forget_probe(&self) {
         self.probe.forget.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Resolves when the server's process is not as it was at the last look.
+    pub(crate) async fn differs(&self) {
+        let seen = self.probe.last_seen().unwrap_or(ServiceState::Stopped);
+        self.context.host.service_changed(&self.service(), &seen).await;
     }
 
     /// Looks at the server; at most a little longer than [`LIMIT`].
@@ -51,6 +70,7 @@ impl Server {
             Ok(state) => state,
             Err(error) => return Health::Unknown { reason: full(&error) },
         };
+        self.probe.saw(&state);
         let pid = match state {
             ServiceState::Running { pid } => pid,
             ServiceState::Stopped => return Health::Stopped,
