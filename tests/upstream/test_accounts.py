@@ -91,12 +91,12 @@ def test_passwords_and_attributes(prepared, cloud):
         prepared.connect(user=user, password="s3cret-one")
     cloud.call(
         prepared.id, "update_attributes", notification="DBaaSUserUpdateAttributes",
-        username=user, hostname="%", user_attrs={"name": renamed, "host": "127.0.0.1", "password": "s3cret-three"},
+        username=user, hostname="%", user_attrs={"name": renamed, "host": "127.0.0.2", "password": "s3cret-three"},
     )
     prepared.logs_in(user=renamed, password="s3cret-three")
     assert cloud.call(prepared.id, "get_user", username=user, hostname="%") is None
     listed = [(u["_name"], u["_host"]) for u in cloud.call(prepared.id, "list_users")[0]]
-    assert (renamed, "127.0.0.1") in listed
+    assert (renamed, "127.0.0.2") in listed
     assert not {"os_admin", "root", ""} & {u for u, _ in listed}
 
 

@@ -27,6 +27,7 @@ def recorded_guest(request, cloud):
     ident, key = GUESTS[request.param]
     guest = Guest(cloud, ident, key)
     guest.kind = request.param
+    (guest.root / "var/lib/mysql").mkdir(parents=True)
     guest.start(wait=False)
     within(30, lambda: "the queue\n" + tail(guest.log), lambda: cloud.broker.has_queue(f"guestagent.{ident}"))
     yield guest
@@ -48,8 +49,11 @@ def shape(value):
 def test_an_answer_is_like_upstreams(recorded_guest, cloud, name):
     request, *answers = wire.recorded(recorded_guest.kind, name)
     answer = next(m for m in answers if m["exchange"] == "")
+    if name == "error_no_such_method":
+        # The recorded call was of a method that ours does have.
+        absent = wire.inner(request["body"])["method"]
+        request, answer = (dict(m, body=m["body"].replace(absent, "no_such_method")) for m in (request, answer))
     asked, said = wire.inner(request["body"]), wire.inner(answer["body"])
-    # A fresh identity: the recording may be played more than once.
     with wire.Tap(cloud.broker) as tap:
         tap.declare_reply(asked["_reply_q"])
         tap.publish(request["routing_key"], request["body"], expiration=request["properties"]["expiration"])

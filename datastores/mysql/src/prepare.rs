@@ -26,6 +26,11 @@ const INSTALL_LIMIT: Duration = Duration::from_secs(120);
 /// How long an installer that outlived its agent may take to end.
 const ORPHAN_LIMIT: Duration = Duration::from_secs(60);
 
+/// A disk with less free bytes than this is full: one page more of the server's does not fit.
+const FULL: u64 = 64 * 1024;
+/// How often to look for that.
+const FULL_EVERY: Duration = Duration::from_millis(500);
+
 impl Server {
     /// Looks whether the plan can be carried out, touching nothing.
     pub(crate) async fn check_prepare(&self, plan: &PreparePlan) -> Result<(), DriverError> {
@@ -208,11 +213,29 @@ impl Server {
         let text = self.account_statements().await?;
         let written = self.context.host.write_atomic(&statements, text.as_bytes(), &mode).await;
         written.map_err(|error| errors::file("write", &statements, error))?;
-        let installed = self.context.host.run(self.installer(&statements)).await;
+        let installed = tokio::select! {
+            done = self.context.host.run(self.installer(&statements)) => {
+                done.map(drop).map_err(|error| errors::program("fill the data directory", error))
+            }
+            error = self.disk_full() => Err(error),
+        };
         let removed = self.context.host.remove(&statements).await;
-        installed.map_err(|error| errors::program("fill the data directory", error))?;
+        installed?;
         removed.map_err(|error| errors::file("remove", &statements, error))?;
         self.mark(Progress::Filled).await
+    }
+
+    /// Ends when the disk has been full for a while: the server would wait for somebody to make room, for ever and in silence.
+    async fn disk_full(&self) -> DriverError {
+        let data = &self.layout.data;
+        let mut full = 0;
+        while full < 3 {
+            sleep(FULL_EVERY).await;
+            let free = self.context.host.free_space(data).await;
+            full = if free.is_ok_and(|free| free < FULL) { full + 1 } else { 0 };
+        }
+        let text = format!("the disk of {} became full while the server was installed", data.display());
+        DriverError::new(ErrorKind::NoSpace, text)
     }
 
     fn installer(&self, statements: &Path) -> Cmd {
@@ -280,12 +303,24 @@ impl Server {
     }
 
     async fn prepare_start(&self) -> Result<Change, DriverError> {
-        let started = self.start_server().await;
-        if started.is_err() {
-            // The instance has failed: a server that dies over and over helps nobody.
-            let _ = self.stop_server(Duration::from_secs(10)).await;
+        let error = match self.start_server().await {
+            Ok(change) => return Ok(change),
+            Err(error) => error,
+        };
+        // The instance has failed: a server that dies over and over helps nobody.
+        let _ = self.stop_server(Duration::from_secs(10)).await;
+        let data = &self.layout.data;
+        match self.context.host.free_space(data).await {
+            // What the server says of it is about its own files and does not name the cause.
+            Ok(free) if free < self.flavour.least_space / 16 => {
+                let text = format!(
+                    "the server did not start and its disk is full ({free} bytes free in {})",
+                    data.display()
+                );
+                Err(DriverError::caused(ErrorKind::NoSpace, text, error))
+            }
+            _ => Err(error),
         }
-        started
     }
 
     /// Believes nothing: logs in as os_admin and looks who else could.
