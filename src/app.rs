@@ -55,7 +55,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let datastore = registry::open(&settings.datastore_manager, driver_context(&settings, machine.clone()))?;
     let journal = Journal::open(&settings.agent.state_dir, settings.bus.key.as_ref())?;
 
-    let phase = first_phase(&journal, &settings).await?;
+    let (phase, gate) = first_phase(&journal, &settings).await?;
     let (publisher, view) = Publisher::new(phase);
     let sender = bus.clone();
     let conductor = Conductor::start(
@@ -73,14 +73,16 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         journal: journal.clone(),
         conductor,
         publisher: publisher.clone(),
-        gate: Mutex::new(Gate::new(phase)),
+        gate: Mutex::new(Gate::new(gate)),
         bus_state: bus.state(),
     });
     let tasks = TaskTracker::new();
     let dispatcher = Dispatcher::new(ctx.clone(), bus.clone(), tasks.clone());
-    if journal.opened_damaged() && phase == Phase::Preparing {
-        error!("the journal was damaged while the instance was being prepared");
-        ctx.set_phase(Phase::Failed).await;
+    if journal.opened_damaged() {
+        error!(
+            ?phase,
+            "the journal was damaged: what was asked before is not known, the phase is read from the markers"
+        );
     }
     let resumed = dispatcher.resume().await?;
     if resumed > 0 {
@@ -122,20 +124,23 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The phase in force when the agent last ran: from the journal, else from upstream's markers.
-async fn first_phase(journal: &Journal, settings: &Settings) -> anyhow::Result<Phase> {
-    let preparing = journal.unfinished().await?.iter().any(|record| record.method == "prepare");
-    if preparing {
-        return Ok(Phase::Preparing);
+/// The phase in force when the agent last ran: from the journal, else from upstream's markers. The second one is the gate's: it
+/// lets a preparation that was cut off go on, also one whose database was ready and whose contents were not.
+async fn first_phase(journal: &Journal, settings: &Settings) -> anyhow::Result<(Phase, Phase)> {
+    let stored = rpc::stored_phase(journal).await?;
+    for record in journal.unfinished().await?.iter().filter(|record| record.method == "prepare") {
+        match stored {
+            Some(Phase::Ready) if rpc::was_ready(record) => return Ok((Phase::Ready, Phase::Preparing)),
+            // A second preparation of a prepared instance, which the gate will refuse.
+            Some(Phase::Ready) => {}
+            _ => return Ok((Phase::Preparing, Phase::Preparing)),
+        }
     }
     let marker = |which: &str| {
-        settings
-            .agent
-            .marker_dir
-            .join(format!(".guestagent.prepare.{which}"))
-            .exists()
+        let name = format!(".guestagent.prepare.{which}");
+        settings.agent.marker_dir.join(name).exists()
     };
-    let phase = match rpc::stored_phase(journal).await? {
+    let phase = match stored {
         // A preparation that no operation stands for was cut off in a way nobody can take up.
         Some(Phase::Preparing) => Phase::Failed,
         Some(phase) => phase,
@@ -143,7 +148,7 @@ async fn first_phase(journal: &Journal, settings: &Settings) -> anyhow::Result<P
         None if marker("start") => Phase::Failed,
         None => Phase::New,
     };
-    Ok(phase)
+    Ok((phase, phase))
 }
 
 /// Tells the service manager that we are ready: when the bus is joined, or after a while without it.

@@ -13,7 +13,7 @@ pub use configuration::{ApplyOverrides, ResetConfiguration, UpdateOverrides};
 pub use databases::{CreateDatabase, DeleteDatabase, ListDatabases};
 pub use inspect::{GetDiagnostics, GetHwinfo, GetStatus, RpcPing};
 pub use lifecycle::{Restart, StartDbWithConfChanges, StopDb};
-pub use prepare::{NAME as PREPARE, Prepare, prepare_refused, steps as prepare_steps};
+pub use prepare::{NAME as PREPARE, Prepare, prepare_refused, steps as prepare_steps, was_ready};
 pub use root::{DisableRoot, EnableRoot, EnableRootWithPassword, IsRootEnabled};
 pub use users::{
     ChangePasswords, CreateUser, DeleteUser, GetUser, GrantAccess, ListAccess, ListUsers, RevokeAccess, UpdateAttributes,

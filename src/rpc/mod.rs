@@ -27,6 +27,6 @@ pub use ctx::{Ctx, Settings, stored_phase};
 pub use dispatch::Dispatcher;
 pub use failure::{ErrorClass, RpcError};
 pub use method::{Entry, Kind as MethodKind, Mode, Origin as MethodOrigin};
-pub use methods::prepare_steps;
+pub use methods::{prepare_steps, was_ready};
 pub use op::Op;
 pub use table::METHODS;

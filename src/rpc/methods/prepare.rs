@@ -6,6 +6,7 @@
 use crate::conductor::Status;
 use crate::instance::Phase;
 use crate::instance::gate::OpKind;
+use crate::journal::Record;
 use crate::rpc::args::{Arg, optional, required};
 use crate::rpc::method::{Method, Mode};
 use crate::rpc::shapes::{WireDatabase, WireUser};
@@ -36,6 +37,12 @@ pub fn steps(datastore: &dyn Datastore) -> Vec<&'static str> {
         .chain(driver)
         .chain([READY, DATABASES, USERS, ROOT])
         .collect()
+}
+
+/// Whether a preparation had made its database ready before it was cut off.
+#[must_use]
+pub fn was_ready(record: &Record) -> bool {
+    record.steps.iter().any(|step| step == READY)
 }
 
 /// `prepare`.
