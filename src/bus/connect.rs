@@ -3,6 +3,7 @@
 //! The crate runs a thread per connection. We keep a second handle of its socket and shut that down when the [`Link`] is
 //! dropped or the handshake takes too long: the thread then sees the end of the stream and goes, whatever state it is in.
 
+use super::sieve::{self, Sieve};
 use super::{Broker, BusError, Settings, tls};
 use async_compat::CompatExt;
 use datastore_api::ExposeSecret;
@@ -24,7 +25,7 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// For a polite close.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 /// The crate keeps two buffers of 32 frames each: 16 KiB makes that 1 MiB, the broker's 128 KiB would make it 8.
-const FRAME_MAX: u32 = 16 * 1024;
+pub const FRAME_MAX: u32 = 16 * 1024;
 
 /// A live connection.
 pub struct Link {
@@ -133,14 +134,18 @@ async fn connect_to(settings: &Settings, broker: &Broker, tls: Option<&RustlsCon
         },
     };
     let properties = ConnectionProperties::default().with_connection_name(settings.connection_name.clone().into());
-    let runtime = lapin::runtime::default_runtime().map_err(|e| failed(e.into()))?;
-    let slot = Mutex::new(Some(stream));
+    let slot = Mutex::new(Some(AsyncTcpStream::Plain(Sieve::new(stream))));
     let once = async move |_, _| {
         let taken = slot.lock().unwrap_or_else(|e| e.into_inner()).take();
         taken.ok_or_else(|| lapin::Error::from(io::Error::from(io::ErrorKind::NotConnected)))
     };
     // From here on the thread exists: any early return drops `socket` and so ends it.
-    let connection = match timeout(HANDSHAKE_LIMIT, Connection::connector(uri, runtime, once, properties)).await {
+    let connection = match timeout(
+        HANDSHAKE_LIMIT,
+        Connection::connector(uri, sieve::runtime(), once, properties),
+    )
+    .await
+    {
         Ok(connected) => connected.map_err(|e| failed(e.into()))?,
         Err(_) => return Err(failed(format!("no AMQP handshake within {HANDSHAKE_LIMIT:?}").into())),
     };

@@ -100,6 +100,9 @@ impl Consuming {
     }
 
     fn proven(&self) {
+        if matches!(*self.hub.state.borrow(), BusState::Up { .. }) {
+            return;
+        }
         let up = BusState::Up {
             broker: self.link.broker.clone(),
         };

@@ -5,9 +5,15 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::io::Read;
 
+/// The content type that stands in for properties that cannot be parsed.
+pub const MALFORMED: &str = "application/x-malformed";
+
 /// Why a message cannot be read at all. Such a message is rejected: nobody can be told.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
+    /// AMQP properties that cannot be parsed.
+    #[error("its AMQP properties are malformed")]
+    Properties,
     /// Another content type than JSON.
     #[error("its content type is not application/json")]
     ContentType,
@@ -69,6 +75,9 @@ struct Outer<'a> {
 pub fn open(body: Vec<u8>, properties: &Properties<'_>, limit: usize) -> Result<String, Unreadable> {
     if body.len() > limit {
         return Err(Unreadable::TooLarge { limit });
+    }
+    if properties.content_type == Some(MALFORMED) {
+        return Err(Unreadable::Properties);
     }
     if properties
         .content_type

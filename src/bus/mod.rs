@@ -37,6 +37,7 @@ mod publish;
 mod request;
 mod selfping;
 mod settings;
+mod sieve;
 mod supervise;
 mod tls;
 mod types;

@@ -330,3 +330,57 @@ pub fn unwrap(body: &[u8]) -> serde_json::Value {
     let outer: serde_json::Value = serde_json::from_slice(body).unwrap();
     serde_json::from_str(outer["oslo.message"].as_str().unwrap()).unwrap()
 }
+
+/// Publishes a message whose properties are these very bytes, as no decent client would.
+pub fn publish_bytes(port: u16, exchange: &str, key: &str, flags: u16, properties: &[u8]) {
+    use std::io::{Read, Write};
+    let mut socket = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    let short = |text: &str| [&[text.len() as u8], text.as_bytes()].concat();
+    let long = |text: &[u8]| [&(text.len() as u32).to_be_bytes()[..], text].concat();
+    let method = |class: u16, id: u16| [class.to_be_bytes(), id.to_be_bytes()].concat();
+    fn send(socket: &mut std::net::TcpStream, kind: u8, channel: u16, payload: &[u8]) {
+        let head = [&[kind][..], &channel.to_be_bytes(), &(payload.len() as u32).to_be_bytes()].concat();
+        socket.write_all(&[&head[..], payload, b"\xce"].concat()).unwrap();
+    }
+    fn read(socket: &mut std::net::TcpStream) -> Vec<u8> {
+        let mut head = [0; 7];
+        socket.read_exact(&mut head).unwrap();
+        let mut payload = vec![0; u32::from_be_bytes([head[3], head[4], head[5], head[6]]) as usize + 1];
+        socket.read_exact(&mut payload).unwrap();
+        payload
+    }
+    socket.write_all(b"AMQP\0\0\x09\x01").unwrap();
+    read(&mut socket);
+    let login = [
+        method(10, 11),
+        long(b""),
+        short("PLAIN"),
+        long(b"\0guest\0guest"),
+        short("en_US"),
+    ]
+    .concat();
+    send(&mut socket, 1, 0, &login);
+    let tune = read(&mut socket);
+    send(&mut socket, 1, 0, &[&method(10, 31)[..], &tune[4..12]].concat());
+    send(&mut socket, 1, 0, &[method(10, 40), short("/"), short(""), vec![0]].concat());
+    read(&mut socket);
+    send(&mut socket, 1, 1, &[method(20, 10), short("")].concat());
+    read(&mut socket);
+    send(
+        &mut socket,
+        1,
+        1,
+        &[method(60, 40), vec![0, 0], short(exchange), short(key), vec![0]].concat(),
+    );
+    let head = [&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2][..], &flags.to_be_bytes(), properties].concat();
+    send(&mut socket, 2, 1, &head);
+    send(&mut socket, 3, 1, b"{}");
+    send(
+        &mut socket,
+        1,
+        1,
+        &[&method(20, 40)[..], &[0, 200], &short(""), &[0; 4]].concat(),
+    );
+    assert_eq!(read(&mut socket)[..4], method(20, 41), "the broker took the message");
+}
