@@ -152,6 +152,8 @@ pub async fn send(publisher: &Publisher, settings: &Settings) -> Result<Sent, Fo
             warn!(%error, "the broker refuses our own test message, consuming is not verified");
             Err(Forbidden)
         }
+        // The exchange is gone, and with it the binding.
+        Err(error) if refusal(&error) == Some(404) => Ok(Sent::Unroutable),
         // The connection's end is seen elsewhere; a message that was not sent does not come back.
         Err(_) => Ok(Sent::Refused),
     }
