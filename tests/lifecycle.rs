@@ -125,3 +125,15 @@ async fn nothing_runs_on_an_instance_that_was_never_prepared() {
     guest.call("stop_db", json!({})).await.unwrap();
     assert!(guest.statuses().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_cannot_be_made_fails_instead_of_waiting_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let guest = GuestBuilder::new(dir.path()).build();
+    let asked = json!({"backup_info": {"id": "0c2a6c1e"}});
+    guest.call("create_backup", asked).await.unwrap_err();
+    let reports = guest.reports.lock().unwrap();
+    let report = reports.iter().find(|cast| cast.method == "update_backup").unwrap();
+    assert_eq!(report.args["backup_id"], "0c2a6c1e");
+    assert_eq!(report.args["state"], "FAILED");
+}

@@ -127,6 +127,19 @@ impl Conductor {
         last.sent
     }
 
+    /// Reports that a backup failed, so that its row does not wait for ever (contract section 7.4).
+    pub async fn backup_failed(&self, context: &Map<String, Value>, backup_id: &str) {
+        let mut last = self.inner.last.lock().await;
+        let sent = self.sent(&mut last).await;
+        let args = [
+            ("backup_id", Value::from(backup_id)),
+            ("sent", Value::from(sent)),
+            ("state", Value::from("FAILED")),
+            ("success", Value::from(false)),
+        ];
+        self.cast("update_backup", args, context::echo(context, None), None);
+    }
+
     /// Reports that root was enabled, on behalf of the request with this context.
     pub async fn report_root(&self, context: &Map<String, Value>) {
         // Conductors before Trove 10 demand the user; later ones ignore it.

@@ -248,6 +248,11 @@ pub(super) async fn reject(ctx: &Ctx, request: &Request, error: &RpcError) {
     if request.method == methods::PREPARE {
         methods::prepare_refused(ctx).await;
     }
+    if request.method == "create_backup"
+        && let Some(id) = request.args.get("backup_info").and_then(|info| info["id"].as_str())
+    {
+        ctx.conductor.backup_failed(&request.context, id).await;
+    }
     if table::find(&request.method).is_some_and(|entry| entry.built.as_ref().is_none_or(|built| built.notifies)) {
         notify(ctx, &request.method, &request.context, Some(error)).await;
     }
