@@ -84,9 +84,15 @@ pub(crate) fn service(doing: &str, error: ServiceError) -> DriverError {
 
 /// Whether a program's or server's words say that the volume is full.
 pub(crate) fn is_full(words: &str) -> bool {
-    ["No space left on device", "Errcode: 28", "error: 28", "Disk quota exceeded"]
-        .iter()
-        .any(|sign| words.contains(sign))
+    [
+        "No space left on device",
+        "Errcode: 28",
+        "error: 28",
+        "failed with error 28",
+        "Disk quota exceeded",
+    ]
+    .iter()
+    .any(|sign| words.contains(sign))
 }
 
 /// An `Invalid` error.

@@ -3,6 +3,9 @@
 use crate::password::Scheme;
 use datastore_api::DriverInfo;
 
+/// Writes a file system to its disk.
+pub(crate) const SYNC: &str = "/usr/bin/sync";
+
 /// One server of the family.
 #[derive(Debug)]
 pub(crate) struct Flavour {
@@ -48,7 +51,7 @@ pub(crate) static MARIADB: Flavour = Flavour {
     info: DriverInfo {
         name: "mariadb",
         default_port: 3306,
-        programs: &["/usr/sbin/mariadbd", "/usr/bin/mariadb-install-db"],
+        programs: &["/usr/sbin/mariadbd", "/usr/bin/mariadb-install-db", SYNC],
         config_file: "/etc/mysql/my.cnf",
     },
     title: "MariaDB",
@@ -61,6 +64,8 @@ pub(crate) static MARIADB: Flavour = Flavour {
         "--skip-log-bin",
         "--skip-log-error",
         "--max-statement-time=0",
+        // What is in the directory counts only once the installer is through: it is synchronised then, as a whole.
+        "--loose-debug-no-sync",
         "--loose-innodb-buffer-pool-load-at-startup=0",
         "--loose-innodb-buffer-pool-dump-at-shutdown=0",
     ],

@@ -4,6 +4,7 @@
 
 use crate::credentials::{ADMIN, ROOT};
 use crate::datastore::Server;
+use crate::flavour::SYNC;
 use crate::marker::Progress;
 use crate::{config, errors, sql};
 use datastore_api::{Account, Change, Cmd, DriverError, ErrorKind, FileMode, Owner, PreparePlan, Step};
@@ -221,6 +222,13 @@ impl Server {
         };
         let removed = self.context.host.remove(&statements).await;
         installed?;
+        let data = self.layout.data.display().to_string();
+        let synced = self
+            .context
+            .host
+            .run(Cmd::new(SYNC).arg("--file-system").arg(data).deadline(INSTALL_LIMIT))
+            .await;
+        synced.map_err(|error| errors::program("write the data directory to its disk", error))?;
         removed.map_err(|error| errors::file("remove", &statements, error))?;
         self.mark(Progress::Filled).await
     }
