@@ -143,7 +143,15 @@ def carry_out(conf, order):
     started = time.monotonic()
     answer = {"id": order.get("id")}
     try:
-        answer["result"] = OPS[order["op"]](conf, order)
+        for attempt in range(20):
+            try:
+                answer["result"] = OPS[order["op"]](conf, order)
+                break
+            except Exception as error:
+                # sqlite's only: the conductor writes the same file.
+                if attempt == 19 or "database is locked" not in str(error):
+                    raise
+                time.sleep(0.2)
     except Exception as error:  # every kind is an answer here
         answer["error"] = {"class": type(error).__name__, "text": str(error)}
     answer["seconds"] = round(time.monotonic() - started, 4)

@@ -1,10 +1,12 @@
 """The control plane of a test: upstream's client and conductor over one broker, one sqlite database between them."""
 
+import contextlib
 import itertools
 import json
 import os
 import pathlib
 import queue
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -27,7 +29,8 @@ use_syslog = false
 debug = false
 {default}
 [database]
-connection = sqlite:///{folder}/trove.db
+connection = sqlite:///{folder}/trove.db?timeout=30
+sqlite_synchronous = false
 
 [oslo_messaging_notifications]
 driver = log
@@ -83,6 +86,9 @@ class Cloud:
         ready = self.waiting[0] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
         self._answer(ready, 120)
+        # Readers and one writer at the same time; stays with the file.
+        with contextlib.closing(sqlite3.connect(self.database)) as database:
+            database.execute("PRAGMA journal_mode = WAL")
         self.start_conductor()
 
     def start_conductor(self):
