@@ -55,11 +55,14 @@ trap 'code=$?; [ $code = 0 ] || [ -z "$STEP" ] || [ $code = 1 ] || printf "\nqui
 
 # --- processes ------------------------------------------------------------------------------------------------------
 
+# names_us PID: its command line names a file in our folder.
+names_us() { { tr '\0' '\n' <"/proc/$1/cmdline" | grep -qF "$FOLDER/"; } 2>/dev/null; }
+
 # running NAME: its process lives and is the one we started (its command line names our folder).
 running() {
   local pid
   pid=$(cat "$FOLDER/$1.pid" 2>/dev/null) || return 1
-  tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$FOLDER/"
+  names_us "$pid"
 }
 
 # background NAME COMMAND...: survives this script; its output goes to NAME.log.
@@ -70,13 +73,16 @@ background() {
   echo $! >"$FOLDER/$name.pid"
 }
 
-# ours: ids of all processes whose command line names a file in our folder (the database's server among them).
+# ours: ids of the agents, servers and brokers whose command line names a file in our folder. Not of a pager on a log of ours.
 ours() {
   local dir
   for dir in /proc/[0-9]*; do
-    [ "${dir#/proc/}" != $$ ] && tr '\0' '\n' <"$dir/cmdline" 2>/dev/null | grep -qF "$FOLDER/" && echo "${dir#/proc/}"
+    case $(cat "$dir/comm" 2>/dev/null) in
+    trove-guestagen* | mariadbd | mariadb-install* | beam.smp | epmd)
+      if names_us "${dir#/proc/}"; then echo "${dir#/proc/}"; fi
+      ;;
+    esac
   done
-  return 0
 }
 
 down() {

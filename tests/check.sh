@@ -132,7 +132,7 @@ nextest() {
 upstream() {
   cargo build --locked --features sim,failpoints
   TROVE_TEST_AGENT=$TARGET/debug/trove-guestagent TROVE_TEST_LOGS=$LOGS/upstream \
-    "$VENV/bin/python" -m pytest -p no:cacheprovider --color=no -v --durations=10 "$TOP/tests/upstream"
+    "$VENV/bin/python" -m pytest -p no:cacheprovider -W ignore::DeprecationWarning --color=no -v --durations=10 "$TOP/tests/upstream"
 }
 
 # Adds what a test runner counted to our own figures (a stage that ran tests counts by its tests).

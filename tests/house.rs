@@ -302,6 +302,35 @@ fn no_path_of_a_workplace_is_in_the_tree() {
 }
 
 #[test]
+fn every_method_that_is_built_has_a_real_request_of_upstreams_client() {
+    use trove_guestagent::rpc::{METHODS, MethodKind, MethodOrigin};
+    let mut wrong = Vec::new();
+    for entry in METHODS.iter().filter(|entry| entry.origin == MethodOrigin::Upstream) {
+        let Some(built) = &entry.built else { continue };
+        let path = top().join("tests/fixtures/rpc").join(entry.name).join("request.json");
+        let Ok(text) = fs::read_to_string(&path) else {
+            wrong.push(format!("{}: record it with tests/upstream/record.py", short(&path)));
+            continue;
+        };
+        let request: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let version = format!("{}.{}", entry.version.major, entry.version.minor);
+        let kind = if entry.kind == MethodKind::Call { "call" } else { "cast" };
+        if (request["method"].as_str(), request["version"].as_str()) != (Some(entry.name), Some(version.as_str())) {
+            wrong.push(format!("{}: method or version differs from METHODS", short(&path)));
+        }
+        if request["kind"] != kind {
+            wrong.push(format!("{}: METHODS says it is a {kind}", short(&path)));
+        }
+        for name in request["args"].as_object().unwrap().keys() {
+            if !built.args.iter().any(|arg| arg.name == name) {
+                wrong.push(format!("{}: METHODS does not know the argument {name}", short(&path)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
 fn the_reader_of_paths_reads() {
     let code = code_of(
         "use crate::{bus::{a, b}, host, journal::Journal as J};\n// crate::no1\n/* crate::no2 /* x */ */ let s = \"crate::no3\";\n\
