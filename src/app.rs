@@ -32,6 +32,7 @@ const READY_LIMIT: Duration = Duration::from_secs(10);
 /// Runs the daemon until it is told to stop.
 pub fn start(settings: Settings) -> anyhow::Result<()> {
     logging::start(&settings.log)?;
+    keep_memory_private();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(8)
@@ -43,6 +44,16 @@ pub fn start(settings: Settings) -> anyhow::Result<()> {
     // A blocking call on a hung mount must not keep the process alive.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
+}
+
+/// No core dump of this process and no look into it by its own user: passwords and keys are in its memory. Programs it
+/// starts are not concerned: the one is reset by `execve`, of the other only the soft limit is lowered (prctl(2), getrlimit(2)).
+fn keep_memory_private() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let limited = getrlimit(Resource::RLIMIT_CORE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_CORE, 0, hard));
+    if let Err(error) = limited.and_then(|()| nix::sys::prctl::set_dumpable(false)) {
+        warn!(%error, "could not forbid core dumps");
+    }
 }
 
 async fn run(settings: Settings) -> anyhow::Result<()> {
