@@ -7,6 +7,7 @@ use super::outbox::Outbox;
 use super::outgoing::{self, Outgoing, Seal};
 use super::publish::{Publisher, Sent, Target, refusal};
 use super::{Answer, BusError, BusState, Cast, ReplyTo, RpcVersion, Settings};
+use datastore_api::chain;
 use lapin::types::ShortString;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -169,6 +170,8 @@ impl Hub {
     /// Starts to tell a caller every `interval` that its method still runs, until it is answered, gone, or its deadline.
     pub fn keep_alive(self: &Arc<Self>, to: ReplyTo, interval: Duration, deadline: Option<Instant>) {
         let (hub, msg_id) = (self.clone(), to.msg_id.clone());
+        // Held until it is listed: it may end, and take itself off the list, at once.
+        let mut signs = lock(&self.signs);
         let task = tokio::spawn(async move {
             while deadline.is_none_or(|deadline| Instant::now() < deadline) {
                 tokio::select! {
@@ -181,7 +184,7 @@ impl Hub {
             }
             lock(&hub.signs).remove(&to.msg_id);
         });
-        if let Some(older) = lock(&self.signs).insert(msg_id, task.abort_handle()) {
+        if let Some(older) = signs.insert(msg_id, task.abort_handle()) {
             older.abort();
         }
     }
@@ -228,6 +231,7 @@ impl Hub {
             key: &key,
             mandatory: false,
         };
+        let mut told = false;
         loop {
             let (method, body) = tokio::select! {
                 first = self.outbox.first() => first,
@@ -236,12 +240,22 @@ impl Hub {
             let sent = match self.publish(&target, &body).await? {
                 Ok(sent) => sent == Sent::Taken,
                 Err(error) => {
-                    warn!(method, %error, "the broker refuses a message to the conductor, it is tried again");
+                    if told {
+                        debug!(method, error = chain(&error), "the broker still refuses it");
+                    } else {
+                        warn!(
+                            method,
+                            error = chain(&error),
+                            "the broker refuses a message to the conductor, it is tried again"
+                        );
+                    }
+                    told = true;
                     self.restore_exchange().await;
                     false
                 }
             };
             self.outbox.settle(sent);
+            told &= !sent;
             if !sent {
                 tokio::select! {
                     () = sleep(REFUSED_PAUSE) => {}

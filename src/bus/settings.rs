@@ -60,7 +60,7 @@ pub struct Settings {
     pub control_exchange: String,
     /// Topic and queue consumed: `guestagent.<id>`.
     pub topic: String,
-    /// Server part of the second queue's name: the instance id.
+    /// The instance id, by which the conductor finds the payload key.
     pub server: String,
     /// Topic of the conductor, `trove-conductor`.
     pub conductor_topic: String,

@@ -12,6 +12,7 @@ use super::declare;
 use super::hub::{Hub, Life};
 use super::publish::Publisher;
 use super::{BusState, Delivery};
+use datastore_api::chain;
 use futures_util::StreamExt;
 use lapin::Event;
 use std::sync::Arc;
@@ -66,22 +67,6 @@ pub async fn run(hub: Arc<Hub>, deliveries: mpsc::Sender<Delivery>) {
         error!(%error, "the outbox task failed");
     }
     hub.ended.cancel();
-}
-
-/// An error with its causes, in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        // The client crate repeats a cause in its own text.
-        if !text.contains(&inner_text) {
-            text += ": ";
-            text += &inner_text;
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 /// One connection from its beginning to its end; answers why it ended.

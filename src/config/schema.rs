@@ -132,7 +132,7 @@ const COMMON: &[Opt] = &[
     opt(DEFAULT, "rpc_backend", NoEffect("only RabbitMQ is supported"), Some("rabbit")),
 ];
 
-/// The section named like the datastore manager. Defaults that differ by engine are in `settings.rs`.
+/// The section named like the datastore manager. Defaults that differ by engine are in `build.rs`.
 const ENGINE: &[Opt] = &[
     opt(DATASTORE, "mount_point", Path, None),
     opt(DATASTORE, "device_path", Path, Some("/dev/vdb")),

@@ -46,6 +46,22 @@ impl ErrorKind {
     ];
 }
 
+/// An error with its causes in one line. A cause that the text before it repeats is left out.
+#[must_use]
+pub fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        cause = inner.source();
+    }
+    text
+}
+
 /// An error of a driver. Its text names what was being done and never holds a secret; the cause is in `source`.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]

@@ -18,7 +18,7 @@ pub use driver::{
     ConfigEffect, ConfigOverrides, Configuration, Datastore, DriverContext, DriverEntry, DriverInfo, Health, OpenDriver,
     PreparePlan, Step, StopMode, VolumePaths,
 };
-pub use error::{DriverError, ErrorKind};
+pub use error::{DriverError, ErrorKind, chain};
 pub use host::{Cmd, EnvVar, ExecError, FileMode, Host, Output, Owner, ServiceError, ServiceId, ServiceSpec, ServiceState};
 pub use secrecy::{ExposeSecret, SecretString as Secret};
 

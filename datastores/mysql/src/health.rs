@@ -6,7 +6,7 @@
 use crate::conn::Sql;
 use crate::datastore::Server;
 use crate::{errors, lifecycle};
-use datastore_api::{DriverError, ErrorKind, Health, ServiceState};
+use datastore_api::{DriverError, ErrorKind, Health, ServiceState, chain};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error as SqlError};
 use std::sync::PoisonError;
@@ -68,7 +68,7 @@ impl Server {
     pub(crate) async fn look(&self) -> Health {
         let state = match self.service_state().await {
             Ok(state) => state,
-            Err(error) => return Health::Unknown { reason: full(&error) },
+            Err(error) => return Health::Unknown { reason: chain(&error) },
         };
         self.probe.saw(&state);
         let pid = match state {
@@ -137,7 +137,7 @@ impl State {
                 (self.answered, self.silent_since) = (Some(pid), None);
                 Health::Healthy
             }
-            Some(Err(error)) if error.kind() != ErrorKind::Unavailable => Health::Unknown { reason: full(&error) },
+            Some(Err(error)) if error.kind() != ErrorKind::Unavailable => Health::Unknown { reason: chain(&error) },
             silent => {
                 let since = *self.silent_since.get_or_insert(now);
                 let hangs = self.answered == Some(pid) || silent.is_none();
@@ -156,17 +156,6 @@ impl State {
             }
         }
     }
-}
-
-/// An error with its causes, for people.
-fn full(error: &DriverError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -5,9 +5,8 @@ use super::record::{Record, Run, Spec};
 use super::spawn;
 use super::supervised::load_or_forget;
 use crate::host::{HostError, as_blocking};
-use datastore_api::{Change, ServiceId, ServiceSpec, ServiceState};
+use datastore_api::{Change, ServiceId, ServiceSpec, ServiceState, chain};
 use rustix::process::Signal;
-use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -294,15 +293,4 @@ async fn due(at: Option<Instant>) {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,
     }
-}
-
-/// An error with its causes, for people.
-fn chain(error: &HostError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -180,13 +180,7 @@ pub async fn run(entry: &'static DriverEntry, name: &'static str, mut setup: imp
 
 /// An error with its causes.
 fn words(error: DriverError) -> String {
-    let mut text = format!("{:?}: {error}", error.kind());
-    let mut cause = std::error::Error::source(&error);
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
+    format!("{:?}: {}", error.kind(), crate::chain(&error))
 }
 
 /// `Ok` if the result is an error of this kind.

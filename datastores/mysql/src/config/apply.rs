@@ -6,7 +6,7 @@ use crate::conn::Session;
 use crate::datastore::Server;
 use crate::errors::{self, invalid};
 use crate::sql;
-use datastore_api::{ConfigEffect, DriverError};
+use datastore_api::{ConfigEffect, DriverError, chain};
 use mysql_async::{Params, Value as SqlValue};
 use serde_json::{Map, Value};
 use tracing::warn;
@@ -109,7 +109,11 @@ async fn take_back(session: &mut Session, done: &[(Variable, Setting)]) {
             .check(&before)
             .map_or_else(|_| sql::text(&variable.value), |setting| setting.literal());
         if let Err(error) = set(session, variable, &literal).await {
-            warn!(parameter = variable.name, %error, "could not take a parameter back");
+            warn!(
+                parameter = variable.name,
+                error = chain(&error),
+                "could not take a parameter back"
+            );
         }
     }
 }
