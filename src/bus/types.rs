@@ -1,6 +1,7 @@
 //! What goes in and out of the bus.
 
 use serde_json::{Map, Value};
+use std::fmt;
 use std::time::{Duration, Instant};
 
 /// `major.minor` of a request.
@@ -21,8 +22,8 @@ pub struct ReplyTo {
     pub queue: String,
 }
 
-/// One decoded and decrypted request.
-#[derive(Debug, Clone)]
+/// One decoded and decrypted request. `Debug` leaves out arguments and context, which may hold passwords and tokens.
+#[derive(Clone)]
 pub struct Request {
     /// `_unique_id`; a fresh one if the sender gave none.
     pub unique_id: String,
@@ -53,8 +54,8 @@ pub struct Failure {
     pub message: String,
 }
 
-/// The answer of a call.
-#[derive(Debug, Clone)]
+/// The answer of a call. `Debug` leaves out the result, which may hold a password.
+#[derive(Clone)]
 pub enum Answer {
     /// The result, in the clear; the bus encrypts it.
     Result(Value),
@@ -62,8 +63,8 @@ pub enum Answer {
     Failure(Failure),
 }
 
-/// A message to the conductor (or another topic), without reply.
-#[derive(Debug, Clone)]
+/// A message to the conductor (or another topic), without reply. `Debug` leaves out arguments and context.
+#[derive(Clone)]
 pub struct Cast {
     /// Method.
     pub method: &'static str,
@@ -142,4 +143,72 @@ pub enum BusError {
     /// A message could not be encoded or decoded; the text names the part.
     #[error("{0}")]
     Message(String),
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("method", &self.method)
+            .field("unique_id", &self.unique_id)
+            .field("args", &names(&self.args))
+            .field("reply", &self.reply)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Answer::Result(_) => f.write_str("Result(..)"),
+            Answer::Failure(failure) => f.debug_tuple("Failure").field(failure).finish(),
+        }
+    }
+}
+
+impl fmt::Debug for Cast {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cast")
+            .field("method", &self.method)
+            .field("args", &names(&self.args))
+            .finish_non_exhaustive()
+    }
+}
+
+fn names(map: &Map<String, Value>) -> Vec<&str> {
+    map.keys().map(String::as_str).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_printed_for_debugging_holds_no_secret() {
+        let secret = "Sq7secret9vQ";
+        let map = || {
+            Map::from_iter([
+                ("root_password".to_owned(), json!(secret)),
+                ("auth_token".to_owned(), json!(secret)),
+            ])
+        };
+        let request = Request {
+            unique_id: "1".into(),
+            method: "prepare".into(),
+            version: RpcVersion { major: 1, minor: 0 },
+            args: map(),
+            context: map(),
+            reply: None,
+            keep_alive: None,
+            deadline: None,
+        };
+        let cast = Cast {
+            method: "notify_end",
+            args: map(),
+            context: map(),
+            collapse: None,
+        };
+        let printed = format!("{request:?} {cast:?} {:?}", Answer::Result(json!({"_password": secret})));
+        assert!(printed.contains("root_password") && !printed.contains(secret), "{printed}");
+    }
 }

@@ -2,14 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::fmt;
 use std::path::PathBuf;
 
 /// Identity of an operation: the request's `_unique_id`, or `local-<hex>` for one from the local socket.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct OpId(pub String);
 
-/// How an operation ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// How an operation ended. `Debug` leaves out the value, which may hold a password.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub enum Outcome {
     /// With this result.
     Done(Value),
@@ -17,8 +18,8 @@ pub enum Outcome {
     Failed(Value),
 }
 
-/// One operation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// One operation. `Debug` leaves out arguments and context, which may hold passwords and tokens.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// Identity.
     pub id: OpId,
@@ -49,6 +50,27 @@ impl Record {
     #[must_use]
     pub fn is_sealed(&self) -> bool {
         self.args.is_null() && !self.answered
+    }
+}
+
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Outcome::Done(_) => "Done(..)",
+            Outcome::Failed(_) => "Failed(..)",
+        })
+    }
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("id", &self.id)
+            .field("method", &self.method)
+            .field("steps", &self.steps)
+            .field("outcome", &self.outcome)
+            .field("answered", &self.answered)
+            .finish_non_exhaustive()
     }
 }
 

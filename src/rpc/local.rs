@@ -19,7 +19,7 @@ const MAX_LINE: u64 = 16 << 20;
 const ASK_LIMIT: Duration = Duration::from_secs(10);
 
 /// A question.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub struct Ask {
     /// Method.
     pub method: String,
@@ -29,7 +29,7 @@ pub struct Ask {
 }
 
 /// Its answer.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Told {
     /// The result.
