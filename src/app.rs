@@ -26,6 +26,8 @@ use tracing::{error, info, warn};
 
 /// How long running requests may take to end when the agent stops; what is not done is resumed at the next start.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// How long the bus may take to close its connection.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// When the service manager is told that we are ready even though no broker answered: the database must not wait for the bus.
 const READY_LIMIT: Duration = Duration::from_secs(10);
 
@@ -95,11 +97,12 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
             "the journal was damaged: what was asked before is not known, the phase is read from the markers"
         );
     }
+    // First, because after a reboot what is taken up needs the database.
+    dispatcher.bring_up();
     let resumed = dispatcher.resume().await?;
     if resumed > 0 {
         info!(count = resumed, "unfinished operations were taken up");
     }
-    dispatcher.bring_up();
     let listener = rpc::local::bind(&settings.agent.socket)?;
     tokio::spawn(rpc::local::serve(listener, dispatcher.clone(), cancel.clone()));
     tokio::spawn(pulse::run(datastore, publisher, cancel.clone()));
@@ -121,6 +124,8 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         }
     }
     info!("the agent stops; the database goes on");
+    // Consuming ends, answers and casts still go out. What was delivered and not taken stays with the broker.
+    drop(inbox);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     tasks.close();
     if tokio::time::timeout(STOP_LIMIT, tasks.wait()).await.is_err() {
@@ -131,6 +136,8 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     }
     bus.flush(Duration::from_secs(2)).await;
     cancel.cancel();
+    // An acknowledgement on its way that is lost brings a request again.
+    let _ = tokio::time::timeout(CLOSE_LIMIT, bus.ended()).await;
     let _ = std::fs::remove_file(&settings.agent.socket);
     Ok(())
 }
@@ -141,8 +148,8 @@ async fn first_phase(journal: &Journal, settings: &Settings) -> anyhow::Result<(
     let stored = rpc::stored_phase(journal).await?;
     for record in journal.unfinished().await?.iter().filter(|record| record.method == "prepare") {
         match stored {
-            Some(Phase::Ready) if rpc::was_ready(record) => return Ok((Phase::Ready, Phase::Preparing)),
-            // A second preparation of a prepared instance, which the gate will refuse.
+            Some(Phase::Ready) if rpc::was_ready(record) && !record.is_sealed() => return Ok((Phase::Ready, Phase::Preparing)),
+            // A second preparation of a prepared instance, which the gate will refuse, or one that cannot be read any more.
             Some(Phase::Ready) => {}
             _ => return Ok((Phase::Preparing, Phase::Preparing)),
         }

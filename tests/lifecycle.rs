@@ -137,3 +137,25 @@ async fn a_backup_that_cannot_be_made_fails_instead_of_waiting_for_ever() {
     assert_eq!(report.args["backup_id"], "0c2a6c1e");
     assert_eq!(report.args["state"], "FAILED");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_journal_has_requests_in_the_order_of_their_arrival() {
+    let dir = tempfile::tempdir().unwrap();
+    let guest = GuestBuilder::new(dir.path()).build();
+    let wanted: Vec<String> = (0..100).map(|n| format!("request-{n}")).collect();
+    let answers: Vec<_> = wanted.iter().map(|id| guest.send(id, "stop_db", json!({}))).collect();
+    for answer in answers {
+        answer.await.unwrap();
+    }
+    let mut found: Vec<String> = guest
+        .ctx
+        .journal
+        .recent(100)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|r| r.id.0)
+        .collect();
+    found.reverse();
+    assert_eq!(found, wanted);
+}

@@ -20,6 +20,7 @@ pub use status::{Status, reportable};
 use crate::bus::{BusError, Cast};
 use crate::instance::View;
 use crate::journal::{Journal, later};
+use datastore_api::chain;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -110,7 +111,7 @@ impl Conductor {
         let recorded = tokio::time::timeout(JOURNAL_LIMIT, self.inner.journal.next_sent(least)).await;
         let failure = match &recorded {
             Ok(Ok(_)) => None,
-            Ok(Err(error)) => Some(error.to_string()),
+            Ok(Err(error)) => Some(chain(error)),
             Err(_) => Some("the disk does not answer".to_owned()),
         };
         if let (Some(error), false) = (&failure, last.unrecorded) {
@@ -226,7 +227,7 @@ impl Conductor {
         let method = cast.method;
         match (self.inner.send)(cast) {
             Ok(()) => debug!(method, "reported to the conductor"),
-            Err(error) => warn!(method, %error, "could not report to the conductor"),
+            Err(error) => warn!(method, error = chain(&error), "could not report to the conductor"),
         }
     }
 }

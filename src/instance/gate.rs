@@ -95,6 +95,16 @@ impl Gate {
         self.phase
     }
 
+    /// A preparation was refused before it had its turn: an instance that has no database yet, and for which none is being
+    /// prepared, is failed. Answers whether that is so.
+    pub fn refused(&mut self) -> bool {
+        let fails = self.phase != Phase::Ready && self.running.is_none();
+        if fails {
+            self.phase = Phase::Failed;
+        }
+        fails
+    }
+
     /// Completes the admitted operation and answers the phase then in force. A completion nobody was admitted for changes nothing.
     pub fn complete(&mut self, op: OpKind, ok: bool) -> Phase {
         if self.running != Some(op) {
@@ -148,6 +158,17 @@ mod tests {
         let gate = Gate::new(Phase::Preparing);
         assert_eq!(gate.clone().admit(OpKind::Database), Err(Denied::NotPrepared));
         assert_eq!(gate.clone().admit(OpKind::Prepare), Ok(Phase::Preparing));
+    }
+
+    #[test]
+    fn a_refused_preparation_fails_what_is_neither_ready_nor_being_prepared() {
+        let mut gate = Gate::new(Phase::New);
+        gate.admit(OpKind::Prepare).unwrap();
+        assert!(!gate.refused());
+        assert_eq!(gate.complete(OpKind::Prepare, true), Phase::Ready);
+        assert!(!gate.refused() && gate.phase() == Phase::Ready);
+        let mut gate = Gate::new(Phase::Preparing);
+        assert!(gate.refused() && gate.phase() == Phase::Failed);
     }
 
     #[test]

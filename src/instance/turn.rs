@@ -62,10 +62,12 @@ impl Turn {
 impl Ticket {
     /// Waits for the turn.
     pub async fn wait(mut self) -> Held {
-        if let Some(mut before) = self.before.take() {
+        // Left in its place while we wait: should the wait be dropped, the drop goes on waiting with it.
+        if let Some(before) = &mut self.before {
             // The sender never sends; an error means that the earlier turn is over.
             while before.changed().await.is_ok() {}
         }
+        self.before = None;
         self.turn.left();
         Held {
             _over: self.over.take().expect("taken only here and in drop"),
@@ -119,11 +121,16 @@ mod tests {
         let first = turn.ticket();
         let second = turn.ticket();
         let third = turn.ticket();
+        let fourth = turn.ticket();
         let held = first.wait().await;
-        drop(second);
-        let mut third = tokio::spawn(async move { drop(third.wait().await) });
-        assert!(tokio::time::timeout(Duration::from_millis(50), &mut third).await.is_err());
+        // Given up while it waits already.
+        let mut waiting = Box::pin(second.wait());
+        assert!(tokio::time::timeout(Duration::from_millis(10), &mut waiting).await.is_err());
+        drop(waiting);
+        drop(third);
+        let mut fourth = tokio::spawn(async move { drop(fourth.wait().await) });
+        assert!(tokio::time::timeout(Duration::from_millis(50), &mut fourth).await.is_err());
         drop(held);
-        tokio::time::timeout(Duration::from_secs(5), third).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(5), fourth).await.unwrap().unwrap();
     }
 }

@@ -88,15 +88,19 @@ impl Journal {
         self.shared.depth()
     }
 
-    /// Records a request, or tells what became of it when it was offered before. It is on disk when this returns. The lists
-    /// `steps` and the fields `outcome` and `answered` of the record are taken as empty.
+    /// Records a request, or tells what became of it when it was offered before. It is on disk when the answer comes; its place
+    /// among the others is taken at once, by the call itself. The list `steps` and the fields `outcome` and `answered` of the
+    /// record are taken as empty.
     ///
     /// # Errors
     /// `Write`; `TooLarge`, `TooDeep` and `Full` when it is refused; `Sealed` for a repeat whose outcome is lost.
-    pub async fn accept(&self, record: Record) -> Result<Admission, JournalError> {
-        match self.write("an operation", Write::Accept(Box::new(record))).await? {
-            Reply::Admission(admission) => Ok(admission),
-            _ => Ok(Admission::New),
+    pub fn accept(&self, record: Record) -> impl Future<Output = Result<Admission, JournalError>> + Send + use<> {
+        let written = self.writer.write("an operation", Write::Accept(Box::new(record)));
+        async move {
+            match written.await? {
+                Reply::Admission(admission) => Ok(admission),
+                _ => Ok(Admission::New),
+            }
         }
     }
 

@@ -53,10 +53,15 @@ impl Writer {
         })
     }
 
-    pub(super) async fn write(&self, doing: &'static str, write: Write) -> Result<Reply, JournalError> {
+    /// The write has its place in the queue when this returns, before its answer is waited for.
+    pub(super) fn write(
+        &self,
+        doing: &'static str,
+        write: Write,
+    ) -> impl Future<Output = Result<Reply, JournalError>> + Send + use<> {
         let (answer, answered) = oneshot::channel();
         self.send(Job::Write(Asked { doing, write, answer }));
-        answered.await.unwrap_or_else(|_| Err(write_error(doing, &ended())))
+        async move { answered.await.unwrap_or_else(|_| Err(write_error(doing, &ended()))) }
     }
 
     pub(super) async fn read<T, F>(&self, doing: &'static str, read: F) -> Result<T, JournalError>

@@ -3,11 +3,11 @@
 use super::dispatch::Dispatcher;
 use super::methods::ensure_volume;
 use crate::instance::{Operation, Phase};
-use datastore_api::Health;
+use datastore_api::{Health, chain};
 use tracing::{error, info};
 
 impl Dispatcher {
-    /// Takes a turn of its own, before any request that arrives later. Does nothing for an instance that is not prepared, nor
+    /// Takes a turn of its own, before what is taken up from the journal and any request that arrives later. Does nothing for an instance that is not prepared, nor
     /// for a database that was stopped on purpose.
     pub fn bring_up(&self) {
         if self.ctx.publisher.now().phase != Phase::Ready {
@@ -39,7 +39,7 @@ impl Dispatcher {
         if let Health::Crashed { reason } = ctx.look().await {
             info!(reason, "the database should run and does not; starting it");
             if let Err(failure) = ctx.datastore.start().await {
-                error!(error = %failure, "could not start the database");
+                error!(error = chain(&failure), "could not start the database");
             }
             ctx.look().await;
         }

@@ -11,12 +11,17 @@ use crate::instance::Operation;
 use crate::instance::gate::OpKind;
 use crate::instance::turn::Ticket;
 use crate::journal::{Admission, JournalError, OpId, Outcome, Record};
+use datastore_api::chain;
 use serde_json::{Map, Value};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tracing::{error, info, warn};
 
 /// Name of the first recorded step of every change: it had its turn and may have acted.
 const STARTED: &str = "started";
+
+/// First and longest pause before an outcome that could not be recorded is tried again.
+const FINISH_AGAIN: Duration = Duration::from_secs(1);
+const FINISH_AGAIN_LONGEST: Duration = Duration::from_secs(60);
 
 /// A change that was looked up and whose arguments are good.
 pub(super) struct Change {
@@ -28,53 +33,46 @@ pub(super) struct Change {
 }
 
 impl Dispatcher {
-    /// Takes a change from its arrival to its answer.
-    pub(super) async fn change(&self, change: Change, ticket: Ticket) {
+    /// Takes a change from its arrival to its answer. `accepted`: the journal's word on it.
+    pub(super) async fn accept(
+        &self,
+        mut change: Change,
+        accepted: impl Future<Output = Result<Admission, JournalError>>,
+        ticket: Ticket,
+    ) {
+        let (method, request_id) = (change.entry.name, change.request.unique_id.as_str());
+        match accepted.await {
+            Ok(Admission::New) => {}
+            Ok(Admission::Running) => {
+                info!(method, request_id, "request is running already");
+                return self.acknowledge(change.origin).await;
+            }
+            Ok(Admission::Finished(outcome)) => {
+                info!(method, request_id, "request was done before; answered from the journal");
+                self.respond(change.origin, answer(outcome)).await;
+                return;
+            }
+            Err(error) => return self.refuse(&change.request, change.origin, error).await,
+        }
+        // Safe now: from here the journal, not the broker, owns the request.
+        if let Origin::Bus { ack, .. } = &mut change.origin
+            && let Some(ack) = ack.take()
+        {
+            ack.ack().await;
+        }
+        self.change(change, Vec::new(), ticket).await;
+    }
+
+    /// Takes a change that is in the journal to its answer; `done` are the steps done before a restart.
+    async fn change(&self, change: Change, done: Vec<String>, ticket: Ticket) {
         let Change {
             entry,
             built,
             kind,
             request,
-            mut origin,
+            origin,
         } = change;
         let id = OpId(request.unique_id.clone());
-        let resumed = matches!(origin, Origin::Journal(_));
-        let mut done = Vec::new();
-        if resumed {
-            done = self
-                .ctx
-                .journal
-                .find(&id)
-                .await
-                .ok()
-                .flatten()
-                .map(|record| record.steps)
-                .unwrap_or_default();
-        } else {
-            match self.ctx.journal.accept(record(&id, &request)).await {
-                Ok(Admission::New) => {}
-                Ok(Admission::Running) => {
-                    info!(method = entry.name, request_id = id.0, "request is running already");
-                    return self.acknowledge(origin).await;
-                }
-                Ok(Admission::Finished(outcome)) => {
-                    info!(
-                        method = entry.name,
-                        request_id = id.0,
-                        "request was done before; answered from the journal"
-                    );
-                    self.respond(origin, answer(outcome)).await;
-                    return;
-                }
-                Err(error) => return self.refuse(&request, origin, error).await,
-            }
-            // Safe now: from here the journal, not the broker, owns the request.
-            if let Origin::Bus { ack, .. } = &mut origin
-                && let Some(ack) = ack.take()
-            {
-                ack.ack().await;
-            }
-        }
         let publisher = &self.ctx.publisher;
         publisher.update(|view| view.waiting = self.turn.waiting());
         let held = ticket.wait().await;
@@ -95,15 +93,43 @@ impl Dispatcher {
             });
             self.admitted(entry, built, kind, &request, done).await
         };
-        if let Err(error) = self.ctx.journal.finish(&id, &outcome).await {
-            error!(%error, method = entry.name, request_id = id.0, "could not record an outcome");
-        }
-        publisher.update(|view| view.operation = None);
+        let finished = self.ctx.journal.finish(&id, &outcome).await;
+        publisher.update(|view| {
+            view.operation = None;
+            // Of one that panicked.
+            view.planned = false;
+        });
         drop(held);
-        if self.respond(origin, answer(outcome)).await
-            && let Err(error) = self.ctx.journal.answered(&id).await
-        {
-            warn!(%error, request_id = id.0, "could not record that an answer was sent");
+        let served = self.respond(origin, answer(outcome.clone())).await;
+        if let Err(error) = finished {
+            error!(
+                error = chain(&error),
+                method = entry.name,
+                request_id = id.0,
+                "could not record an outcome; it is tried again"
+            );
+            self.finish_later(&id, &outcome).await;
+        }
+        if served && let Err(error) = self.ctx.journal.answered(&id).await {
+            warn!(
+                error = chain(&error),
+                request_id = id.0,
+                "could not record that an answer was sent"
+            );
+        }
+    }
+
+    /// Records an outcome as soon as the disk takes it: an operation that counts as unfinished would run again at the next
+    /// start, whenever that is. A stop of the agent does not wait for this for ever.
+    async fn finish_later(&self, id: &OpId, outcome: &Outcome) {
+        let mut pause = FINISH_AGAIN;
+        loop {
+            tokio::time::sleep(pause).await;
+            match self.ctx.journal.finish(id, outcome).await {
+                Ok(()) => return info!(request_id = id.0, "the outcome is recorded"),
+                Err(JournalError::Write { .. }) => pause = (pause * 2).min(FINISH_AGAIN_LONGEST),
+                Err(error) => return error!(error = chain(&error), request_id = id.0, "an outcome cannot be recorded"),
+            }
         }
     }
 
@@ -160,7 +186,12 @@ impl Dispatcher {
 
     /// The journal cannot take the request: it is refused loudly, not run unrecorded.
     async fn refuse(&self, request: &Request, origin: Origin, cause: JournalError) {
-        error!(error = %cause, method = request.method, request_id = request.unique_id, "could not record a request");
+        error!(
+            error = chain(&cause),
+            method = request.method,
+            request_id = request.unique_id,
+            "could not record a request"
+        );
         let error = RpcError::caused(ErrorClass::Trove, "the agent could not record the request", cause);
         reject(&self.ctx, request, &error).await;
         self.respond(origin, Answer::Failure(error.failure())).await;
@@ -176,10 +207,14 @@ impl Dispatcher {
         );
         let error = RpcError::new(ErrorClass::Trove, format!("{} was cut off: {why}", record.method));
         let outcome = Outcome::Failed(failure_value(&error.failure()));
-        self.ctx.journal.finish(&record.id, &outcome).await?;
+        // Before it is over in the journal: should we die in between, it is lost once more, not silently.
         if record.method == methods::PREPARE {
             methods::prepare_refused(&self.ctx).await;
         }
+        if let Value::Object(context) = &record.context {
+            notify(&self.ctx, &record.method, context, Some(&error)).await;
+        }
+        self.ctx.journal.finish(&record.id, &outcome).await?;
         let (this, id) = (self.clone(), record.id.clone());
         self.tasks.spawn(async move {
             if this.respond(Origin::Journal(reply), answer(outcome)).await {
@@ -223,6 +258,7 @@ impl Dispatcher {
                 steps = record.steps.len(),
                 "taking up an unfinished operation"
             );
+            let done = record.steps.clone();
             let request = request_of(record);
             let ticket = self.turn.ticket();
             let change = Change {
@@ -233,7 +269,7 @@ impl Dispatcher {
                 origin: Origin::Journal(reply),
             };
             let this = self.clone();
-            self.tasks.spawn(async move { this.change(change, ticket).await });
+            self.tasks.spawn(async move { this.change(change, done, ticket).await });
         }
         Ok(count)
     }
@@ -280,13 +316,14 @@ fn changeable(method: &str) -> Option<(&'static Entry, &'static Built, OpKind)> 
     }
 }
 
-fn record(id: &OpId, request: &Request) -> Record {
+/// The journal's entry for a request.
+pub(super) fn record(request: &Request) -> Record {
     let now = epoch_now();
     let left = request
         .deadline
         .map(|deadline| deadline.saturating_duration_since(Instant::now()));
     Record {
-        id: id.clone(),
+        id: OpId(request.unique_id.clone()),
         method: request.method.clone(),
         args: Value::Object(request.args.clone()),
         context: Value::Object(request.context.clone()),

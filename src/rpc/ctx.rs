@@ -7,7 +7,7 @@ use crate::instance::gate::Gate;
 use crate::instance::view::Publisher;
 use crate::instance::{Phase, pulse};
 use crate::journal::{Journal, JournalError};
-use datastore_api::{Accounts, Configuration, Datastore, Health, Host};
+use datastore_api::{Accounts, Configuration, Datastore, Health, Host, chain};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -101,7 +101,7 @@ impl Ctx {
         self.publisher.update(|view| view.phase = phase);
         let bytes = serde_json::to_vec(&phase).expect("a plain enum always encodes");
         if let Err(error) = self.journal.put(PHASE_KEY, bytes).await {
-            warn!(%error, ?phase, "could not record the phase");
+            warn!(error = chain(&error), ?phase, "could not record the phase");
         }
     }
 

@@ -8,6 +8,7 @@ use super::op::Op;
 use super::table;
 use crate::bus::{Ack, Answer, Bus, BusError, Delivery, ReplyTo, Request, RpcVersion};
 use crate::instance::turn::Turn;
+use datastore_api::chain;
 use futures_util::FutureExt;
 use serde_json::Value;
 use std::panic::AssertUnwindSafe;
@@ -97,8 +98,10 @@ impl Dispatcher {
                         .spawn(async move { this.query(entry, built, request, origin).await });
                 }
                 Mode::Change(kind) => {
-                    // The place in the queue is taken here, in arrival order; everything else is the task's own business.
+                    // The places in the queue and in the journal are taken here, in arrival order; everything else is the
+                    // task's own business.
                     let ticket = self.turn.ticket();
+                    let accepted = self.ctx.journal.accept(change::record(&request));
                     let change = change::Change {
                         entry,
                         built,
@@ -106,7 +109,7 @@ impl Dispatcher {
                         request,
                         origin,
                     };
-                    self.tasks.spawn(async move { this.change(change, ticket).await });
+                    self.tasks.spawn(async move { this.accept(change, accepted, ticket).await });
                 }
             },
             Err(error) => {
@@ -120,7 +123,7 @@ impl Dispatcher {
     }
 
     async fn query(&self, entry: &'static Entry, built: &'static Built, request: Request, origin: Origin) {
-        let Ok(_permit) = self.queries.acquire().await else { return };
+        let Ok(permit) = self.queries.acquire().await else { return };
         if expired(&request) {
             info!(
                 method = entry.name,
@@ -137,6 +140,8 @@ impl Dispatcher {
                 Answer::Failure(error.failure())
             }
         };
+        // It may take a minute to find out that the caller is gone; nobody else's query waits for that.
+        drop(permit);
         self.respond(origin, answer).await;
     }
 
@@ -171,13 +176,16 @@ impl Dispatcher {
                     info!(queue, "the caller is gone");
                     true
                 }
+                // Not acknowledged: the next agent gets it again.
+                Err(BusError::Closed) => return false,
+                // It would be refused again, too, and must not take up a place among the deliveries for ever.
                 Err(error) => {
-                    warn!(%error, "could not send an answer");
+                    warn!(error = chain(&error), "could not send an answer");
                     false
                 }
             },
         };
-        if served && let Some(ack) = ack {
+        if let Some(ack) = ack {
             ack.ack().await;
         }
         served

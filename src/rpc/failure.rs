@@ -2,7 +2,7 @@
 
 use crate::bus::Failure;
 use crate::instance::gate::Denied;
-use datastore_api::{DriverError, ErrorKind};
+use datastore_api::{DriverError, ErrorKind, chain};
 use std::error::Error as StdError;
 
 /// Remote exception classes we answer with.
@@ -106,7 +106,7 @@ impl RpcError {
         Self {
             class,
             text: text.into(),
-            source: error.source().map(|cause| chain_of(cause).into()),
+            source: error.source().map(|cause| chain(cause).into()),
         }
     }
 
@@ -126,7 +126,7 @@ impl RpcError {
     /// The whole chain of causes in one line.
     #[must_use]
     pub fn chain(&self) -> String {
-        chain_of(self)
+        chain(self)
     }
 
     /// The failure on the wire.
@@ -152,17 +152,6 @@ impl From<Denied> for RpcError {
     fn from(denied: Denied) -> Self {
         Self::new(ErrorClass::Trove, denied.to_string())
     }
-}
-
-fn chain_of(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

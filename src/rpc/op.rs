@@ -4,6 +4,7 @@ use super::failure::RpcError;
 use crate::instance::Operation;
 use crate::instance::view::Publisher;
 use crate::journal::{Journal, OpId};
+use datastore_api::chain;
 use serde_json::{Map, Value};
 use std::future::Future;
 use tracing::{info, warn};
@@ -91,7 +92,7 @@ impl Op {
     pub async fn record(&self, step: &str) {
         let Some(journal) = &self.journal else { return };
         if let Err(error) = journal.step_done(&self.id, step).await {
-            warn!(%error, method = self.method, step, "could not record a step");
+            warn!(error = chain(&error), method = self.method, step, "could not record a step");
         }
     }
 }

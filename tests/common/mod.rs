@@ -127,6 +127,17 @@ impl Guest {
 
     /// Calls it under an id of the test's choice.
     pub async fn ask(&self, id: &str, method: &str, args: Value) -> Result<Value, String> {
+        let answer = tokio::time::timeout(Duration::from_secs(60), self.send(id, method, args))
+            .await
+            .unwrap();
+        match answer.unwrap() {
+            Answer::Result(value) => Ok(value),
+            Answer::Failure(failure) => Err(format!("{}: {}", failure.class, failure.message)),
+        }
+    }
+
+    /// Hands a request in and does not wait for its answer.
+    pub fn send(&self, id: &str, method: &str, args: Value) -> tokio::sync::oneshot::Receiver<Answer> {
         let Value::Object(args) = args else {
             panic!("arguments are an object")
         };
@@ -140,13 +151,7 @@ impl Guest {
             keep_alive: None,
             deadline: None,
         };
-        let answer = tokio::time::timeout(Duration::from_secs(60), self.dispatcher.local(request))
-            .await
-            .unwrap();
-        match answer.unwrap() {
-            Answer::Result(value) => Ok(value),
-            Answer::Failure(failure) => Err(format!("{}: {}", failure.class, failure.message)),
-        }
+        self.dispatcher.local(request)
     }
 
     /// Statuses reported so far.

@@ -118,8 +118,9 @@ impl Method for Prepare {
 
 /// A `prepare` that was refused before it had its turn: an instance that has no database yet is failed, loudly.
 pub async fn prepare_refused(ctx: &Ctx) {
-    if ctx.publisher.now().phase != Phase::Ready && ctx.publisher.now().operation.is_none() {
-        *ctx.gate() = crate::instance::gate::Gate::new(Phase::Failed);
+    // Ready with a gate that says otherwise: the rest of a preparation that was cut off waits for its turn.
+    let fails = ctx.publisher.now().phase != Phase::Ready && ctx.gate().refused();
+    if fails {
         ctx.set_phase(Phase::Failed).await;
         ctx.conductor.report_now(Status::FailedToSpawn).await;
     }
