@@ -1,8 +1,12 @@
 //! Arguments of a request: names first, then types. Errors name the argument and never show its value.
 
 use super::failure::{ErrorClass, RpcError};
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
+use std::fmt;
+use std::marker::PhantomData;
 
 /// One argument a method takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +65,29 @@ pub fn decode<A: DeserializeOwned>(method: &str, args: Map<String, Value>) -> Re
     })
 }
 
+/// A JSON object and nothing else: serde would take an array for a struct as well, its items in the order of the fields, and
+/// a list of names would rename a user.
+#[derive(Debug, Clone)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+        deserializer.deserialize_map(Fields(PhantomData)).map(Object)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +110,29 @@ mod tests {
             error.chain(),
             "Manager.grant() missing 1 required positional argument: 'databases'"
         );
+    }
+
+    #[test]
+    fn a_list_is_no_object_also_where_its_items_would_fit() {
+        #[derive(Debug, Deserialize)]
+        #[allow(dead_code)]
+        struct Attributes {
+            #[serde(default)]
+            name: Option<String>,
+        }
+        #[derive(Debug, Deserialize)]
+        #[allow(dead_code)]
+        struct Args {
+            attrs: Vec<Object<Attributes>>,
+        }
+        for (bad, place) in [(json!([["bob"]]), "attrs[0]"), (json!([{"name": 1}]), "attrs[0].name")] {
+            let error = decode::<Args>("update", map(json!({"attrs": bad}))).unwrap_err().chain();
+            assert_eq!(
+                error,
+                format!("Manager.update() argument '{place}' has a wrong type or value")
+            );
+        }
+        assert!(decode::<Args>("update", map(json!({"attrs": [{"name": "bob"}, {}]}))).is_ok());
     }
 
     #[test]

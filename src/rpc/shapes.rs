@@ -1,5 +1,6 @@
 //! Data shapes of the wire (contract section 6), and their way to the driver's values and back.
 
+use super::args::Object;
 use datastore_api::{Account, Database, ExposeSecret, Page, PageRequest, Secret, User};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -42,7 +43,7 @@ pub struct WireUser {
     #[serde(rename = "_host", default)]
     pub host: Option<String>,
     #[serde(rename = "_databases", default)]
-    pub databases: Option<Vec<WireDatabase>>,
+    pub databases: Option<Vec<Object<WireDatabase>>>,
 }
 
 impl From<WireUser> for User {
@@ -51,7 +52,7 @@ impl From<WireUser> for User {
         User {
             account: account(wire.name, wire.host),
             password: wire.password,
-            databases: databases.into_iter().map(|database| database.name).collect(),
+            databases: databases.into_iter().map(|Object(database)| database.name).collect(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Stored and live configuration (contract section 5.4).
 
 use crate::instance::gate::OpKind;
-use crate::rpc::args::{Arg, optional, required};
+use crate::rpc::args::{Arg, Object, optional, required};
 use crate::rpc::method::{Method, Mode};
 use crate::rpc::{Ctx, Op, RpcError};
 use datastore_api::{ConfigEffect, ConfigOverrides};
@@ -15,7 +15,7 @@ pub struct ResetConfiguration;
 /// Its arguments.
 #[derive(Debug, Deserialize)]
 pub struct ResetArgs {
-    configuration: Contents,
+    configuration: Object<Contents>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -32,7 +32,7 @@ impl Method for ResetConfiguration {
 
     async fn run(ctx: &Ctx, _op: &Op, args: ResetArgs) -> Result<(), RpcError> {
         ctx.configuration(Self::NAME)?
-            .write_base(&args.configuration.config_contents)
+            .write_base(&args.configuration.0.config_contents)
             .await?;
         Ok(())
     }

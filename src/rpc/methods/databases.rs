@@ -1,7 +1,7 @@
 //! Databases (contract section 5.6).
 
 use crate::instance::gate::OpKind;
-use crate::rpc::args::{Arg, optional, required};
+use crate::rpc::args::{Arg, Object, optional, required};
 use crate::rpc::method::{Method, Mode};
 use crate::rpc::shapes::{self, ListArgs, ListReply, WireDatabase};
 use crate::rpc::{Ctx, Op, RpcError};
@@ -14,7 +14,7 @@ pub struct CreateDatabase;
 /// Its arguments.
 #[derive(Debug, Deserialize)]
 pub struct CreateArgs {
-    databases: Vec<WireDatabase>,
+    databases: Vec<Object<WireDatabase>>,
 }
 
 impl Method for CreateDatabase {
@@ -26,7 +26,7 @@ impl Method for CreateDatabase {
     type Reply = ();
 
     async fn run(ctx: &Ctx, _op: &Op, args: CreateArgs) -> Result<(), RpcError> {
-        let databases: Vec<Database> = args.databases.into_iter().map(Database::from).collect();
+        let databases: Vec<Database> = args.databases.into_iter().map(|Object(database)| database.into()).collect();
         ctx.accounts(Self::NAME)?.create_databases(&databases).await?;
         Ok(())
     }
@@ -38,7 +38,7 @@ pub struct DeleteDatabase;
 /// Its arguments.
 #[derive(Debug, Deserialize)]
 pub struct DeleteArgs {
-    database: WireDatabase,
+    database: Object<WireDatabase>,
 }
 
 impl Method for DeleteDatabase {
@@ -50,7 +50,7 @@ impl Method for DeleteDatabase {
     type Reply = ();
 
     async fn run(ctx: &Ctx, _op: &Op, args: DeleteArgs) -> Result<(), RpcError> {
-        ctx.accounts(Self::NAME)?.delete_database(&args.database.name).await?;
+        ctx.accounts(Self::NAME)?.delete_database(&args.database.0.name).await?;
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use crate::conductor::Status;
 use crate::instance::Phase;
 use crate::instance::gate::OpKind;
 use crate::journal::Record;
-use crate::rpc::args::{Arg, optional, required};
+use crate::rpc::args::{Arg, Object, optional, required};
 use crate::rpc::method::{Method, Mode};
 use crate::rpc::shapes::{WireDatabase, WireUser};
 use crate::rpc::{Ctx, ErrorClass, Op, RpcError};
@@ -54,11 +54,11 @@ pub struct PrepareArgs {
     #[serde(default, rename = "packages")]
     _packages: Option<IgnoredAny>,
     #[serde(default)]
-    databases: Option<Vec<WireDatabase>>,
+    databases: Option<Vec<Object<WireDatabase>>>,
     #[serde(default)]
     memory_mb: Option<u64>,
     #[serde(default)]
-    users: Option<Vec<WireUser>>,
+    users: Option<Vec<Object<WireUser>>>,
     #[serde(default)]
     device_path: Option<String>,
     #[serde(default)]
@@ -106,7 +106,7 @@ impl Method for Prepare {
 
     async fn run(ctx: &Ctx, op: &Op, args: PrepareArgs) -> Result<(), RpcError> {
         if let Err(failure) = database(ctx, op, &args).await {
-            error!(error = %failure.chain(), "preparing the instance failed");
+            error!(error = failure.chain(), "preparing the instance failed");
             ctx.set_phase(Phase::Failed).await;
             ctx.conductor.report_now(Status::FailedToSpawn).await;
             return Err(failure);
@@ -168,8 +168,14 @@ async fn database(ctx: &Ctx, op: &Op, args: &PrepareArgs) -> Result<(), RpcError
 /// What goes into the database: errors are reported and do not fail the instance.
 async fn contents(ctx: &Ctx, op: &Op, args: PrepareArgs) {
     let accounts = ctx.accounts(NAME);
-    let databases: Vec<Database> = args.databases.unwrap_or_default().into_iter().map(Database::from).collect();
-    let users: Vec<User> = args.users.unwrap_or_default().into_iter().map(User::from).collect();
+    let databases = args.databases.unwrap_or_default();
+    let databases: Vec<Database> = databases.into_iter().map(|Object(database)| database.into()).collect();
+    let users: Vec<User> = args
+        .users
+        .unwrap_or_default()
+        .into_iter()
+        .map(|Object(user)| user.into())
+        .collect();
     let results = [
         op.step(DATABASES, async {
             if !databases.is_empty() {
@@ -211,7 +217,10 @@ async fn contents(ctx: &Ctx, op: &Op, args: PrepareArgs) {
     }
     for failure in results.into_iter().filter_map(Result::err) {
         let text = failure.chain();
-        warn!(error = %text, "the instance is ready, but not all of its contents could be made");
+        warn!(
+            error = text,
+            "the instance is ready, but not all of its contents could be made"
+        );
         ctx.conductor
             .notify_exc_info(&op.context, &text, vec![format!("{text}\n")])
             .await;

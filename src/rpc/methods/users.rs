@@ -1,7 +1,7 @@
 //! Users and their access (contract section 5.6).
 
 use crate::instance::gate::OpKind;
-use crate::rpc::args::{Arg, optional, required};
+use crate::rpc::args::{Arg, Object, optional, required};
 use crate::rpc::method::{Method, Mode};
 use crate::rpc::shapes::{self, ListArgs, ListReply, WireUser};
 use crate::rpc::{Ctx, Op, RpcError};
@@ -15,7 +15,7 @@ pub struct CreateUser;
 /// Its arguments.
 #[derive(Debug, Deserialize)]
 pub struct CreateArgs {
-    users: Vec<WireUser>,
+    users: Vec<Object<WireUser>>,
 }
 
 impl Method for CreateUser {
@@ -27,7 +27,7 @@ impl Method for CreateUser {
     type Reply = ();
 
     async fn run(ctx: &Ctx, _op: &Op, args: CreateArgs) -> Result<(), RpcError> {
-        let users: Vec<User> = args.users.into_iter().map(User::from).collect();
+        let users: Vec<User> = args.users.into_iter().map(|Object(user)| user.into()).collect();
         ctx.accounts(Self::NAME)?.create_users(&users).await?;
         Ok(())
     }
@@ -39,7 +39,7 @@ pub struct DeleteUser;
 /// Its arguments.
 #[derive(Debug, Deserialize)]
 pub struct DeleteArgs {
-    user: WireUser,
+    user: Object<WireUser>,
 }
 
 impl Method for DeleteUser {
@@ -51,7 +51,9 @@ impl Method for DeleteUser {
     type Reply = ();
 
     async fn run(ctx: &Ctx, _op: &Op, args: DeleteArgs) -> Result<(), RpcError> {
-        ctx.accounts(Self::NAME)?.delete_user(&User::from(args.user).account).await?;
+        ctx.accounts(Self::NAME)?
+            .delete_user(&User::from(args.user.0).account)
+            .await?;
         Ok(())
     }
 }
@@ -103,7 +105,7 @@ pub struct ChangePasswords;
 /// Its arguments.
 #[derive(Debug, Deserialize)]
 pub struct PasswordArgs {
-    users: Vec<NewPassword>,
+    users: Vec<Object<NewPassword>>,
 }
 
 /// An entry: here the wire has no underscores (contract section 6.2).
@@ -124,7 +126,7 @@ impl Method for ChangePasswords {
     type Reply = ();
 
     async fn run(ctx: &Ctx, _op: &Op, args: PasswordArgs) -> Result<(), RpcError> {
-        let change = |user: NewPassword| PasswordChange {
+        let change = |Object(user): Object<NewPassword>| PasswordChange {
             account: shapes::account(user.name, user.host),
             password: user.password,
         };
@@ -143,7 +145,7 @@ pub struct AttributeArgs {
     username: String,
     #[serde(default)]
     hostname: Option<String>,
-    user_attrs: Attributes,
+    user_attrs: Object<Attributes>,
 }
 
 /// What changes; absent or null stays.
@@ -167,7 +169,7 @@ impl Method for UpdateAttributes {
 
     async fn run(ctx: &Ctx, _op: &Op, args: AttributeArgs) -> Result<(), RpcError> {
         let some = |text: Option<String>| text.filter(|text| !text.is_empty());
-        let Attributes { name, host, password } = args.user_attrs;
+        let Attributes { name, host, password } = args.user_attrs.0;
         let wanted = UserAttributes {
             name: some(name),
             host: some(host),
