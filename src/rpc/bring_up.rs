@@ -32,7 +32,10 @@ impl Dispatcher {
         if ctx.settings.volume_support
             && let Err(failure) = ensure_volume(ctx, None).await
         {
-            error!(error = %failure.chain(), "the data volume is not there; the database is left alone");
+            error!(
+                error = failure.chain(),
+                "the data volume is not there; the database is left alone"
+            );
             ctx.look().await;
             return;
         }

@@ -173,7 +173,13 @@ impl Dispatcher {
         let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         match &result {
             Ok(_) => info!(method = entry.name, request_id = op.id.0, millis, "request done"),
-            Err(error) => warn!(method = entry.name, request_id = op.id.0, millis, error = %error.chain(), "request failed"),
+            Err(error) => warn!(
+                method = entry.name,
+                request_id = op.id.0,
+                millis,
+                error = error.chain(),
+                "request failed"
+            ),
         }
         if built.notifies {
             notify(ctx, entry.name, &op.context, result.as_ref().err()).await;

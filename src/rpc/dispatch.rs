@@ -113,7 +113,12 @@ impl Dispatcher {
                 }
             },
             Err(error) => {
-                warn!(method = request.method, request_id = request.unique_id, error = %error.chain(), "request refused");
+                warn!(
+                    method = request.method,
+                    request_id = request.unique_id,
+                    error = error.chain(),
+                    "request refused"
+                );
                 self.tasks.spawn(async move {
                     change::reject(&this.ctx, &request, &error).await;
                     this.respond(origin, Answer::Failure(error.failure())).await;
@@ -136,7 +141,12 @@ impl Dispatcher {
         let answer = match self.run(built, &op, request.args).await {
             Ok(result) => Answer::Result(result),
             Err(error) => {
-                info!(method = entry.name, request_id = op.id.0, error = %error.chain(), "query failed");
+                info!(
+                    method = entry.name,
+                    request_id = op.id.0,
+                    error = error.chain(),
+                    "query failed"
+                );
                 Answer::Failure(error.failure())
             }
         };

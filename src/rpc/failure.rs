@@ -5,6 +5,9 @@ use crate::instance::gate::Denied;
 use datastore_api::{DriverError, ErrorKind, chain};
 use std::error::Error as StdError;
 
+/// Longest text of a failure, bytes.
+const LONGEST: usize = 4000;
+
 /// Remote exception classes we answer with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorClass {
@@ -136,7 +139,7 @@ impl RpcError {
         Failure {
             class: class.to_owned(),
             module: module.to_owned(),
-            message: self.chain(),
+            message: shown(&self.chain()),
         }
     }
 }
@@ -154,6 +157,22 @@ impl From<Denied> for RpcError {
     }
 }
 
+/// What a caller is shown: it may hold what the caller sent, so nothing of it controls a terminal or fills a table's column.
+fn shown(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len().min(LONGEST));
+    for c in text.chars() {
+        if shown.len() >= LONGEST {
+            shown.push('…');
+            break;
+        }
+        match c.is_control() {
+            true => shown.extend(c.escape_debug()),
+            false => shown.push(c),
+        }
+    }
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,6 +185,14 @@ mod tests {
             assert_eq!(failure.module, "trove.common.exception");
             assert_eq!(failure.message, "could not do it: the disk is full");
         }
+    }
+
+    #[test]
+    fn a_caller_is_shown_no_control_characters_and_no_flood() {
+        let error = RpcError::new(ErrorClass::NoSuchMethod, format!("no \n\u{1b}[31m{}", "x".repeat(1 << 20)));
+        let message = error.failure().message;
+        assert!(message.starts_with("no \\n\\u{1b}[31mxxx"), "{}", &message[..40]);
+        assert!(message.len() < LONGEST + 8 && message.ends_with('…'));
     }
 
     #[test]
