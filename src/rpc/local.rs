@@ -5,7 +5,7 @@ use crate::bus::{Answer, Failure, Request, RpcVersion};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -66,9 +66,15 @@ pub fn bind(path: &Path) -> Result<UnixListener, LocalError> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(fail("make the folder of"))?;
     }
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail("replace")(error)),
-        _ => {}
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(fail("look at")(error)),
+        // What is no socket was not left by an agent: a mistaken option must not delete a file.
+        Ok(meta) if !meta.file_type().is_socket() => {
+            let other = io::Error::new(io::ErrorKind::AlreadyExists, "there is something else in its place");
+            return Err(fail("bind")(other));
+        }
+        Ok(_) => std::fs::remove_file(path).map_err(fail("replace"))?,
     }
     let listener = UnixListener::bind(path).map_err(fail("bind"))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(fail("protect"))?;
@@ -194,5 +200,24 @@ pub async fn ask(path: &Path, ask: &Ask, limit: Duration) -> Result<Told, LocalE
     match tokio::time::timeout(limit, talk).await {
         Ok(told) => told.map_err(fail("talk over")),
         Err(_) => Err(fail("wait for an answer on")(io::ErrorKind::TimedOut.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dead_agents_socket_is_replaced_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.sock");
+        drop(bind(&path).unwrap());
+        let living = bind(&path).unwrap();
+        assert!(bind(&path).is_err(), "another agent answers");
+        drop(living);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "precious").unwrap();
+        assert!(bind(&path).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
     }
 }
