@@ -14,13 +14,21 @@ use std::time::Duration;
 /// Where the agent listens when no configuration says so.
 const DEFAULT_SOCKET: &str = "/run/trove-guestagent/agent.sock";
 
-/// The socket to use: given, configured, or the default.
-pub fn socket(args: &SocketArgs, sources: &Sources) -> PathBuf {
-    args.socket.clone().unwrap_or_else(|| {
-        load(sources)
-            .settings
-            .map_or_else(|| PathBuf::from(DEFAULT_SOCKET), |settings| settings.agent.socket)
-    })
+/// The socket to use: given, configured, or the default. A configuration that was named and cannot be used is an error: the
+/// default may be another agent's.
+pub fn socket(args: &SocketArgs, sources: &Sources) -> anyhow::Result<PathBuf> {
+    if let Some(path) = &args.socket {
+        return Ok(path.clone());
+    }
+    let loaded = load(sources);
+    match loaded.settings {
+        Some(settings) => Ok(settings.agent.socket),
+        None if sources.files.is_empty() => Ok(PathBuf::from(DEFAULT_SOCKET)),
+        None => {
+            super::check::complain(&loaded.report);
+            bail!("the configuration has errors, so the agent's socket is not known; --socket names it")
+        }
+    }
 }
 
 /// `call METHOD` over the socket.
@@ -90,4 +98,28 @@ fn render(status: &Value) -> String {
         );
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Source;
+
+    #[test]
+    fn a_configuration_that_cannot_be_read_does_not_lead_to_another_agent() {
+        let sources = |files| Sources {
+            files,
+            overrides: Vec::new(),
+            env: Box::new(|_| None),
+            program: "trove-guestagent".to_owned(),
+            home: PathBuf::from("/nonexistent"),
+        };
+        let unreadable = sources(vec![Source::File("/nonexistent/agent.conf".into())]);
+        let given = SocketArgs {
+            socket: Some("/x/agent.sock".into()),
+        };
+        assert!(socket(&SocketArgs { socket: None }, &unreadable).is_err());
+        assert_eq!(socket(&given, &unreadable).unwrap(), PathBuf::from("/x/agent.sock"));
+        assert!(socket(&SocketArgs { socket: None }, &sources(Vec::new())).is_ok());
+    }
 }

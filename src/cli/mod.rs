@@ -47,7 +47,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             clap_complete::generate(shell, &mut Cli::command(), "trove-guestagent", &mut text);
             output::print(&text)
         }
-        Some(Command::Status { json, socket }) => local::status(&local::socket(&socket, &sources), json),
+        Some(Command::Status { json, socket }) => local::status(&local::socket(&socket, &sources)?, json),
         Some(Command::Call {
             method,
             json,
@@ -70,7 +70,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
                         compact,
                     },
                 ),
-                None => local::call(&local::socket(&socket, &sources), &method, args, timeout, compact),
+                None => local::call(&local::socket(&socket, &sources)?, &method, args, timeout, compact),
             }
         }
         Some(Command::Conductor {
