@@ -217,3 +217,20 @@ async fn another_user_runs_it_with_all_its_groups() {
         "{user} is in {text}, wanted {group}"
     );
 }
+
+#[tokio::test]
+async fn the_state_folder_and_the_supervisors_lock_are_ours_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let base = dir.path().join("var/lib");
+    let machine = machine(&base);
+    machine.adopt().await.unwrap();
+    machine
+        .service_state(&datastore_api::ServiceId("none".to_owned()))
+        .await
+        .unwrap();
+    let mode = |path: &str| std::fs::metadata(base.join(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode("state"), 0o700);
+    assert_eq!(mode("run/supervisor.lock"), 0o600);
+    assert_eq!(mode(".") & 0o055, 0o055, "the database's user passes through what is above");
+}

@@ -21,7 +21,9 @@ use async_trait::async_trait;
 use datastore_api::{Change, Cmd, ExecError, FileMode, Host, Output, Owner, ServiceError, ServiceId, ServiceSpec, ServiceState};
 use orphans::Mark;
 use service::Supervised;
+use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -66,9 +68,8 @@ impl Machine {
     /// # Errors
     /// [`HostError::Path`] names the folder that cannot be used, [`HostError::Invalid`] a supervisor that is not here.
     pub fn new(settings: Settings) -> Result<Self, HostError> {
-        for folder in [&settings.run_dir, &settings.state_dir] {
-            std::fs::create_dir_all(folder).map_err(HostError::path("create", folder))?;
-        }
+        fs::create_dir_all(&settings.run_dir).map_err(HostError::path("create", &settings.run_dir))?;
+        make_private(&settings.state_dir).map_err(HostError::path("create", &settings.state_dir))?;
         let supervised = || Supervised::new(&settings.run_dir, &settings.state_dir).map(Services::Supervised);
         let has_systemd = Path::new("/run/systemd/system").is_dir();
         let services = match settings.supervisor {
@@ -103,6 +104,17 @@ impl Machine {
             #[cfg(feature = "systemd")]
             Services::Systemd(_) => Ok(()),
         }
+    }
+}
+
+/// Makes a folder that only we may enter; those above it are for everybody, and one that is there stays as it is.
+fn make_private(folder: &Path) -> io::Result<()> {
+    if let Some(above) = folder.parent() {
+        fs::create_dir_all(above)?;
+    }
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(_) if folder.is_dir() => Ok(()),
+        made => made,
     }
 }
 

@@ -11,6 +11,7 @@ use datastore_api::{Change, ServiceId, ServiceSpec, ServiceState};
 use rustix::fs::{FlockOperation, flock};
 use std::collections::HashMap;
 use std::fs::{self, File};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
@@ -122,6 +123,8 @@ fn take_lock(path: &Path) -> Result<File, HostError> {
         .create(true)
         .truncate(false)
         .write(true)
+        // Who may open it may lock it, and so keep us from starting.
+        .mode(0o600)
         .open(path)
         .map_err(HostError::path("open", path))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
