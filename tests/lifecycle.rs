@@ -99,6 +99,38 @@ async fn quick_calls_answer_while_prepare_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_expired_in_the_queue_waits_no_longer() {
+    use std::time::{Duration, Instant};
+    use trove_guestagent::bus::{Request, RpcVersion};
+    let dir = tempfile::tempdir().unwrap();
+    let guest = std::sync::Arc::new(GuestBuilder::new(dir.path()).option("slow_ms", "200").build());
+    let preparing = {
+        let guest = guest.clone();
+        tokio::spawn(async move { guest.call("prepare", prepare_args()).await })
+    };
+    while guest.ctx.publisher.now().operation.is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let late = guest.dispatcher.local(Request {
+        unique_id: "late".to_owned(),
+        method: "restart".to_owned(),
+        version: RpcVersion { major: 1, minor: 0 },
+        args: serde_json::Map::new(),
+        context: serde_json::Map::new(),
+        reply: None,
+        keep_alive: None,
+        deadline: Instant::now().checked_add(Duration::from_millis(50)),
+    });
+    preparing.await.unwrap().unwrap();
+    let _ = late.await;
+    let limit = Instant::now() + Duration::from_secs(10);
+    while guest.ctx.publisher.now().waiting != 0 {
+        assert!(Instant::now() < limit, "nothing is in the queue, and one is said to wait");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_built_says_so_in_upstreams_words() {
     let dir = tempfile::tempdir().unwrap();
     let guest = GuestBuilder::new(dir.path()).build();

@@ -36,10 +36,16 @@ impl Dispatcher {
     /// Takes a change from its arrival to its answer. `accepted`: the journal's word on it.
     pub(super) async fn accept(
         &self,
-        mut change: Change,
+        change: Change,
         accepted: impl Future<Output = Result<Admission, JournalError>>,
         ticket: Ticket,
     ) {
+        self.take(change, accepted, ticket).await;
+        // Also of one that was refused, repeated or late: its place in the queue is free.
+        self.ctx.publisher.update(|view| view.waiting = self.turn.waiting());
+    }
+
+    async fn take(&self, mut change: Change, accepted: impl Future<Output = Result<Admission, JournalError>>, ticket: Ticket) {
         let (method, request_id) = (change.entry.name, change.request.unique_id.as_str());
         match accepted.await {
             Ok(Admission::New) => {}
