@@ -7,6 +7,7 @@ Nobody answers: the messages are taken from the exchange. The control plane's ow
 
 import json
 import pathlib
+import shutil
 import sys
 import tempfile
 
@@ -82,6 +83,7 @@ def main():
     finally:
         cloud.stop()
         broker.stop()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
