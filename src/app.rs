@@ -2,6 +2,7 @@
 //!
 //! Stopping ends the agent only: database, VIP and keepalived stay as they are (architecture, rule R5).
 
+mod log_file;
 mod logging;
 
 use crate::bus::{Bus, BusState};
@@ -45,6 +46,7 @@ pub fn start(settings: Settings) -> anyhow::Result<()> {
     let result = runtime.block_on(run(settings));
     // A blocking call on a hung mount must not keep the process alive.
     runtime.shutdown_timeout(Duration::from_secs(1));
+    logging::flush();
     result
 }
 

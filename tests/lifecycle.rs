@@ -191,3 +191,16 @@ async fn the_journal_has_requests_in_the_order_of_their_arrival() {
     found.reverse();
     assert_eq!(found, wanted);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_other_folder_than_the_configured_one_is_mounted_or_unmounted() {
+    let dir = tempfile::tempdir().unwrap();
+    let guest = GuestBuilder::new(dir.path()).build();
+    for method in ["mount_volume", "unmount_volume", "resize_fs"] {
+        let error = guest.call(method, json!({"mount_point": "/proc"})).await.unwrap_err();
+        assert!(
+            error.starts_with("BadRequest: mount point /proc is not the configured one"),
+            "{error}"
+        );
+    }
+}

@@ -1,40 +1,31 @@
 //! Where the log goes: standard error (the journal takes it from there) or a file, as text or as a line of JSON each.
 
+use super::log_file::LogFile;
 use crate::config::LogSettings;
 use anyhow::Context;
-use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
+use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
-/// The open log file; the log is one for the process, and so is this.
-static LOG_FILE: OnceLock<LogFile> = OnceLock::new();
+/// How long a stop waits for the last lines.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
-struct LogFile {
-    path: PathBuf,
-    file: Mutex<File>,
-}
+/// The log is one for the process, and so is this.
+static LOG: OnceLock<LogFile> = OnceLock::new();
 
-impl LogFile {
-    fn open(path: &PathBuf) -> io::Result<File> {
-        OpenOptions::new().append(true).create(true).open(path)
-    }
-}
-
-/// Writes to the log file if there is one, else to standard error.
+/// Hands each line to the log's own thread.
 struct Out;
 
 impl Write for Out {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // A log that cannot be written must not stop the agent.
-        match LOG_FILE.get() {
-            Some(log) => drop(log.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(bytes)),
-            None => drop(io::stderr().lock().write_all(bytes)),
+        if let Some(log) = LOG.get() {
+            log.line(bytes);
         }
         Ok(bytes.len())
     }
@@ -46,13 +37,12 @@ impl Write for Out {
 
 /// Starts the log of this process.
 pub fn start(settings: &LogSettings) -> anyhow::Result<()> {
-    if let Some(path) = path(settings) {
-        let file = LogFile::open(&path).with_context(|| format!("could not open the log file {}", path.display()))?;
-        let _ = LOG_FILE.set(LogFile {
-            path,
-            file: Mutex::new(file),
-        });
-    }
+    let path = path(settings);
+    let place = path
+        .as_ref()
+        .map_or("standard error".to_owned(), |path| path.display().to_string());
+    let log = LogFile::start(path).with_context(|| format!("could not open the log file {place}"))?;
+    let _ = LOG.set(log);
     let level = if settings.debug {
         LevelFilter::DEBUG
     } else {
@@ -85,12 +75,14 @@ fn path(settings: &LogSettings) -> Option<PathBuf> {
 
 /// Opens the log file again, after it was rotated.
 pub fn reopen() {
-    let Some(log) = LOG_FILE.get() else { return };
-    match LogFile::open(&log.path) {
-        Ok(file) => {
-            *log.file.lock().unwrap_or_else(PoisonError::into_inner) = file;
-            tracing::info!(path = %log.path.display(), "log file opened again");
-        }
-        Err(error) => tracing::error!(%error, path = %log.path.display(), "could not open the log file again"),
+    if let Some(log) = LOG.get() {
+        log.reopen();
+    }
+}
+
+/// Waits a moment for the last lines to be written.
+pub fn flush() {
+    if let Some(log) = LOG.get() {
+        log.flush(FLUSH_LIMIT);
     }
 }

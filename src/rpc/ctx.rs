@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::failure::RpcError;
+use super::failure::{ErrorClass, RpcError};
 
 /// Key of the phase in the journal.
 pub const PHASE_KEY: &str = "phase";
@@ -41,6 +41,21 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The mount point a caller names must be the configured one; none is fine.
+    pub fn check_mount_point(&self, given: Option<&str>) -> Result<(), RpcError> {
+        let Some(given) = given.filter(|given| !given.is_empty()) else {
+            return Ok(());
+        };
+        if self.on_this_machine(given) == self.mount_point {
+            return Ok(());
+        }
+        let text = format!(
+            "mount point {given} is not the configured one, {}",
+            self.mount_point.display()
+        );
+        Err(RpcError::new(ErrorClass::BadRequest, text))
+    }
+
     /// A path of the caller's, who knows nothing of our root.
     #[must_use]
     pub fn on_this_machine(&self, given: &str) -> PathBuf {

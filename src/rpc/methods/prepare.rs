@@ -229,12 +229,7 @@ async fn contents(ctx: &Ctx, op: &Op, args: PrepareArgs) {
 
 async fn volume(ctx: &Ctx, args: &PrepareArgs) -> Result<(), RpcError> {
     let wanted = &ctx.settings.mount_point;
-    if let Some(given) = args.mount_point.as_deref().filter(|given| !given.is_empty())
-        && ctx.settings.on_this_machine(given) != *wanted
-    {
-        let text = format!("mount point {given} is not the configured one, {}", wanted.display());
-        return Err(RpcError::new(ErrorClass::BadRequest, text));
-    }
+    ctx.settings.check_mount_point(args.mount_point.as_deref())?;
     if ctx.settings.volume_support {
         let device = args.device_path.as_deref().filter(|device| !device.is_empty());
         super::volume::ensure(ctx, device).await?;

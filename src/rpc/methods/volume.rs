@@ -63,17 +63,13 @@ pub struct VolumeArgs {
 }
 
 impl VolumeArgs {
-    /// Device and mount point: given, or the configured ones.
-    fn paths(&self, ctx: &Ctx) -> (PathBuf, PathBuf) {
+    /// Device, given or the configured one, and mount point: no other than the configured one, for a stray request must not
+    /// mount over `/etc` or take `/proc` away.
+    fn paths(&self, ctx: &Ctx) -> Result<(PathBuf, PathBuf), RpcError> {
         let device = self.device_path.as_deref().filter(|given| !given.is_empty());
-        let mount_point = self.mount_point.as_deref().filter(|given| !given.is_empty());
-        (
-            device.map_or_else(|| ctx.settings.device_path.clone(), PathBuf::from),
-            mount_point.map_or_else(
-                || ctx.settings.mount_point.clone(),
-                |given| ctx.settings.on_this_machine(given),
-            ),
-        )
+        let device = device.map_or_else(|| ctx.settings.device_path.clone(), PathBuf::from);
+        ctx.settings.check_mount_point(self.mount_point.as_deref())?;
+        Ok((device, ctx.settings.mount_point.clone()))
     }
 }
 
@@ -88,7 +84,7 @@ impl Method for MountVolume {
     type Reply = ();
 
     async fn run(ctx: &Ctx, _op: &Op, args: VolumeArgs) -> Result<(), RpcError> {
-        let (device, mount_point) = args.paths(ctx);
+        let (device, mount_point) = args.paths(ctx)?;
         let fstab = args.write_to_fstab.unwrap_or(false);
         ctx.volumes.mount(&device, &mount_point, fstab).await.map_err(guest_error)?;
         Ok(())
@@ -106,7 +102,7 @@ impl Method for UnmountVolume {
     type Reply = ();
 
     async fn run(ctx: &Ctx, _op: &Op, args: VolumeArgs) -> Result<(), RpcError> {
-        let (_, mount_point) = args.paths(ctx);
+        let (_, mount_point) = args.paths(ctx)?;
         ctx.volumes.unmount(&mount_point).await.map_err(guest_error)?;
         Ok(())
     }
@@ -123,7 +119,7 @@ impl Method for ResizeFs {
     type Reply = ();
 
     async fn run(ctx: &Ctx, _op: &Op, args: VolumeArgs) -> Result<(), RpcError> {
-        let (device, mount_point) = args.paths(ctx);
+        let (device, mount_point) = args.paths(ctx)?;
         ctx.volumes
             .resize(&device, &mount_point, args.online.unwrap_or(false))
             .await
