@@ -41,6 +41,8 @@ pub type BrokerStream = AsyncTcpStream<Compat<TcpStream>>;
 /// A stream whose header frames can all be parsed.
 pub struct Sieve {
     inner: BrokerStream,
+    /// Where it is read to. Kept, because making room in the buffer for each look at the socket costs more than all else.
+    chunk: Box<[u8]>,
     buffer: Buffer,
 }
 
@@ -49,6 +51,7 @@ impl Sieve {
     pub fn new(inner: BrokerStream) -> Self {
         Self {
             inner,
+            chunk: vec![0; CHUNK].into_boxed_slice(),
             buffer: Buffer::default(),
         }
     }
@@ -62,17 +65,11 @@ impl AsyncRead for Sieve {
             if taken > 0 || out.is_empty() {
                 return Poll::Ready(Ok(taken));
             }
-            let filled = this.buffer.bytes.len();
-            this.buffer.bytes.resize(filled + CHUNK, 0);
-            let read = Pin::new(&mut this.inner).poll_read(cx, &mut this.buffer.bytes[filled..]);
-            let got = match &read {
-                Poll::Ready(Ok(got)) => *got,
-                _ => 0,
-            };
-            this.buffer.bytes.truncate(filled + got);
-            if ready!(read)? == 0 {
+            let got = ready!(Pin::new(&mut this.inner).poll_read(cx, &mut this.chunk))?;
+            if got == 0 {
                 return Poll::Ready(Ok(0));
             }
+            this.buffer.bytes.extend_from_slice(&this.chunk[..got]);
             this.buffer.look();
         }
     }
