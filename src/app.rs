@@ -36,8 +36,9 @@ const READY_LIMIT: Duration = Duration::from_secs(10);
 pub fn start(settings: Settings) -> anyhow::Result<()> {
     logging::start(&settings.log)?;
     keep_memory_private();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    // One thread: a call costs half the switches of two workers, and nothing here computes for long. What may block for
+    // longer has threads of its own (the journal, the AMQP connection) or goes to the blocking pool.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(8)
         .thread_keep_alive(Duration::from_secs(5))
         .enable_all()
@@ -66,9 +67,14 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     info!(guest, version = env!("CARGO_PKG_VERSION"), "the agent starts");
     let (bus, mut inbox) = Bus::start(settings.bus.clone(), cancel.clone());
     let machine = Arc::new(Machine::new(host_settings(&settings))?);
+    // Waits for the disk, while the bus waits for the broker.
+    let journal = tokio::task::spawn_blocking({
+        let (folder, key) = (settings.agent.state_dir.clone(), settings.bus.key.clone());
+        move || Journal::open(&folder, key.as_ref())
+    });
     machine.adopt().await?;
     let datastore = registry::open(&settings.datastore_manager, driver_context(&settings, machine.clone()))?;
-    let journal = Journal::open(&settings.agent.state_dir, settings.bus.key.as_ref())?;
+    let journal = journal.await.context("opening the journal")??;
 
     let (phase, gate) = first_phase(&journal, &settings).await?;
     let (publisher, view) = Publisher::new(phase);
