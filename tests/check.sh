@@ -38,16 +38,6 @@ tool() { # COMMAND WHEEL==VERSION CRATE
   "$1" --version >/dev/null
 }
 
-upstream_venv() {
-  local wanted=$TOP/tests/upstream/requirements.txt
-  cmp -s "$wanted" "$VENV/.requirements" && return
-  rm -rf "$VENV"
-  "$PYTHON" -m venv "$VENV"
-  # Kept out of the way of dependency resolution: the file names every package, frozen from a set that works.
-  "$VENV/bin/pip" install --quiet --disable-pip-version-check --no-deps -r "$wanted"
-  cp "$wanted" "$VENV/.requirements"
-}
-
 prepare() {
   need_packages python3:python3 openssl:openssl gcc:gcc rabbitmq-server:rabbitmq-server \
     mariadbd:mariadb-server mariadb-install-db:mariadb-server mariadb:mariadb-client \

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced: installs what is missing on Debian 12. Used by tests/check.sh and packaging/quickstart.sh.
+# Sourced: installs what is missing on Debian 12. Used by tests/check.sh, tests/bench/rpc.sh and packaging/quickstart.sh.
 
 # Debian's own interpreter: a fresh machine has no other, and its venv module is a package we can install.
 PYTHON=/usr/bin/python3
@@ -47,4 +47,15 @@ need_rust() {
     echo "cargo $1 or newer is needed, found ${have:-none}: install it with rustup (https://rustup.rs) and run this again" >&2
     return 1
   fi
+}
+
+# upstream_venv: upstream's own packages in $VENV.
+upstream_venv() {
+  local wanted=$TOP/tests/upstream/requirements.txt
+  cmp -s "$wanted" "$VENV/.requirements" && return
+  rm -rf "$VENV"
+  "$PYTHON" -m venv "$VENV"
+  # Kept out of the way of dependency resolution: the file names every package, frozen from a set that works.
+  "$VENV/bin/pip" install --quiet --disable-pip-version-check --no-deps -r "$wanted"
+  cp "$wanted" "$VENV/.requirements"
 }

@@ -10,6 +10,7 @@ It runs as trove-api and trove-taskmanager do: their configuration, their databa
     {"id": 4, "op": "raw", "guest": ID, "method": M, "kwargs": {}, "version": "1.9", "key": null, "cast": false}
     {"id": 5, "op": "template", "guest": ID, "ram": 512}        the configuration file a taskmanager would render
     {"id": 6, "op": "catalogue"}            every method of the client: wire name, kind, version, names of the arguments
+    {"id": 8, "op": "pings", "guest": ID, "count": 100, "in_flight": 1}      for the benchmark
     {"id": 7, "op": "status", "guest": ID, "status": "RESTARTING"}      what a taskmanager writes beside the conductor
 
 Orders run at the same time; an answer is {"id", "seconds", "result"} or {"id", "seconds", "error": {"class", "text"}}.
@@ -93,6 +94,22 @@ def raw(_conf, order):
     return send(context(order), order["method"], **order.get("kwargs", {}))
 
 
+def pings(_conf, order):
+    """So many rpc_ping of one API object, so many at a time: seconds of each, and of all."""
+    from trove.guestagent.api import API
+
+    api = API(context({}), order["guest"])
+
+    def one(_number):
+        started = time.monotonic()
+        assert api.rpc_ping() is True
+        return time.monotonic() - started
+
+    started = time.monotonic()
+    each = list(eventlet.GreenPool(order["in_flight"]).imap(one, range(order["count"])))
+    return {"each": each, "seconds": time.monotonic() - started}
+
+
 def catalogue(_conf, _order):
     """Calls every public method of the API class with placeholders and notes what it would send."""
     import inspect
@@ -136,7 +153,7 @@ def template(_conf, order):
     return SingleInstanceConfigTemplate(version, {"ram": order.get("ram", 512)}, order["guest"]).render()
 
 
-OPS = {f.__name__: f for f in (instance, status, call, raw, catalogue, template)}
+OPS = {f.__name__: f for f in (instance, status, call, raw, pings, catalogue, template)}
 
 
 def carry_out(conf, order):

@@ -85,6 +85,13 @@ class Guest:
             file.chmod(0o600)
         self.agent = None
 
+    def configure(self, old, new):
+        """Changes the operator's part of the configuration, for the agent's next start."""
+        file = self.conf / "trove-guestagent.conf"
+        text = file.read_text(encoding="utf-8")
+        assert old in text, f"there is no '{old}' in {file}"
+        file.write_text(text.replace(old, new), encoding="utf-8")
+
     # --- the agent ---
 
     def start(self, abort_at=None, wait=True):
