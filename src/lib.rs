@@ -1,8 +1,8 @@
 //! OpenStack Trove guest agent: the rooms and the arrows between them.
 //!
 //! ```text
-//! 5  main  app  cli  config  registry      app sees all; config fills each room's own `Settings`
-//! 4  rpc                                   parse, admit, act, answer
+//! 6  main  app  cli  config  registry      app sees all; config fills each room's own `Settings`
+//! 5  rpc                                   parse, admit, act, answer
 //! 3  conductor
 //! 2  instance
 //! 1  bus  host  journal

@@ -1,6 +1,6 @@
 //! The driver itself: life cycle, health, preparation in steps, configuration.
 
-use crate::{Accounts, Change, DriverError, Host};
+use crate::{Accounts, Change, DriverError, Host, Replication};
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 use std::path::PathBuf;
@@ -147,6 +147,11 @@ pub trait Datastore: Send + Sync {
 
     /// The capability to manage databases and users; `None` if the engine has none.
     fn accounts(&self) -> Option<&dyn Accounts> {
+        None
+    }
+
+    /// The capability to replicate; `None` if the engine has none.
+    fn replication(&self) -> Option<&dyn Replication> {
         None
     }
 }

@@ -12,6 +12,7 @@ pub mod contract;
 mod driver;
 mod error;
 mod host;
+mod replication;
 
 pub use accounts::{Account, Accounts, Database, Page, PageRequest, PasswordChange, User, UserAttributes};
 pub use driver::{
@@ -20,6 +21,10 @@ pub use driver::{
 };
 pub use error::{DriverError, ErrorKind, chain};
 pub use host::{Cmd, EnvVar, ExecError, FileMode, Host, Output, Owner, ServiceError, ServiceId, ServiceSpec, ServiceState};
+pub use replication::{
+    BlockLimits, Blocked, Durability, FollowPlan, Position, ReplicaLogin, ReplicaTls, Replication, ReplicationStatus, Saved,
+    SemiSync, SourceEndpoint, Start,
+};
 pub use secrecy::{ExposeSecret, SecretString as Secret};
 
 /// Whether a verb acted. Every verb may be repeated (requests are redelivered after a crash), and says what it did.
