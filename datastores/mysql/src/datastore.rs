@@ -8,8 +8,8 @@ use crate::paths::Layout;
 use crate::settings::Settings;
 use async_trait::async_trait;
 use datastore_api::{
-    Accounts, Change, Configuration, Datastore, DriverContext, DriverError, DriverInfo, Health, PreparePlan, Step, StopMode,
-    VolumePaths,
+    Accounts, Change, Configuration, Datastore, DriverContext, DriverError, DriverInfo, Health, PreparePlan, Replication, Step,
+    StopMode, VolumePaths,
 };
 use std::sync::Arc;
 
@@ -102,6 +102,10 @@ impl Datastore for Server {
     }
 
     fn accounts(&self) -> Option<&dyn Accounts> {
+        Some(self)
+    }
+
+    fn replication(&self) -> Option<&dyn Replication> {
         Some(self)
     }
 }

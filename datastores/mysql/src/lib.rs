@@ -5,9 +5,9 @@
 //! Never does: start a process itself, print a secret, put a clear password in a statement.
 //!
 //! ```text
-//! datastore ── lifecycle · health · prepare ── config/ · accounts/     what the agent asks for
-//!                      conn · credentials · marker                     the server, the volume
-//!        flavour · paths · sql · password · errors                     data and pure functions
+//! datastore ── lifecycle · health · prepare ── config/ · accounts/ · replication/    what the agent asks for
+//!                      conn · credentials · marker                                   the server, the volume
+//!        flavour · paths · sql · password · errors                                   data and pure functions
 //! ```
 
 mod accounts;
@@ -23,6 +23,7 @@ mod marker;
 mod password;
 mod paths;
 mod prepare;
+mod replication;
 mod settings;
 mod sql;
 
