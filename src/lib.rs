@@ -3,6 +3,7 @@
 //! ```text
 //! 6  main  app  cli  config  registry      app sees all; config fills each room's own `Settings`
 //! 5  rpc                                   parse, admit, act, answer
+//! 4  pair                                  roles of a pair: switchover, failover, rejoin, lease
 //! 3  conductor
 //! 2  instance
 //! 1  bus  host  journal
@@ -19,5 +20,6 @@ pub mod config;
 pub mod host;
 pub mod instance;
 pub mod journal;
+pub mod pair;
 pub mod registry;
 pub mod rpc;

@@ -1,6 +1,6 @@
 //! The instance: its life-cycle phase, who may change it, whose turn it is, and what the rest of the house sees of it.
 //!
-//! Owns: [`gate`] (pure admission), [`turn`] (one change at a time), [`view`] (the published state), [`pulse`] (looks at the
+//! Owns: [`gate`] (pure admission), [`role`] (pure: who may write and who holds the address), [`turn`] (one change at a time), [`view`] (the published state), [`pulse`] (looks at the
 //! database's health). Uses: `datastore-api`. Never does: talk to the bus.
 //!
 //! ```text
@@ -13,6 +13,7 @@
 
 pub mod gate;
 pub mod pulse;
+pub mod role;
 pub mod turn;
 pub mod view;
 
