@@ -129,6 +129,21 @@ pub(super) fn open_outcome(keys: &Keys, id: &str, sealed: &[u8]) -> Option<Outco
     }
 }
 
+/// Seals a fact that holds secrets.
+pub(super) fn seal_fact(keys: &Keys, key: &str, value: &[u8]) -> Result<Vec<u8>, JournalError> {
+    seal(keys, "a sealed fact", &fact_name(key), value.to_vec())
+}
+
+/// Opens what [`seal_fact`] made.
+pub(super) fn open_fact(keys: &Keys, key: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    keys.open(&fact_name(key), sealed)
+}
+
+/// What a fact is called where its seal is meant: in the seal itself and in errors.
+pub(super) fn fact_name(key: &str) -> String {
+    format!("fact/{key}")
+}
+
 fn seal(keys: &Keys, what: &'static str, name: &str, plain: Vec<u8>) -> Result<Vec<u8>, JournalError> {
     if plain.len() > super::MAX_PART {
         return Err(JournalError::TooLarge {

@@ -1,7 +1,7 @@
 //! The journal: what was asked, how far it got, how it ended. On disk, fsync'd, crash-safe, bounded.
 //!
 //! Owns: `journal.redb`, `journal.key` and `journal.lock` in the state directory. Uses: nothing of ours. Never does: run
-//! anything, or hold a secret in the clear (arguments, contexts and outcomes are sealed).
+//! anything, or hold a secret in the clear (arguments, contexts, outcomes and sealed facts are sealed).
 //!
 //! ```text
 //!  callers ──Job──► one writer thread ──one transaction, one fsync──► journal.redb
@@ -31,11 +31,13 @@ pub use record::{Admission, JournalError, OpId, Outcome, Record};
 pub use write::later;
 
 use datastore_api::Secret;
+use secrecy::SecretSlice;
 use std::path::Path;
 use std::sync::Arc;
 use store::Shared;
 use write::{Reply, Write};
 use writer::Writer;
+use zeroize::Zeroizing;
 
 /// Largest sealed part of an entry (arguments with context, or outcome), bytes.
 pub const MAX_PART: usize = 8 << 20;
@@ -181,6 +183,25 @@ impl Journal {
     pub async fn put(&self, key: &str, value: Vec<u8>) -> Result<(), JournalError> {
         let write = Write::Put(key.to_owned(), value);
         self.write("a fact", write).await.map(drop)
+    }
+
+    /// A small durable fact that was stored with [`Journal::put_sealed`].
+    ///
+    /// # Errors
+    /// `Sealed` if it does not open with our key (the instance key was changed, or it was stored in the clear), `Read` when the
+    /// file cannot be read.
+    pub async fn get_sealed(&self, key: &str) -> Result<Option<Zeroizing<Vec<u8>>>, JournalError> {
+        let key = key.to_owned();
+        self.writer.read("a sealed fact", move |store| store.sealed_fact(&key)).await
+    }
+
+    /// Stores a small durable fact that holds secrets: it is sealed on disk, under a name of its own.
+    ///
+    /// # Errors
+    /// `Write`, `TooLarge` (more than [`MAX_FACT`] bytes, some 30 of which the seal takes).
+    pub async fn put_sealed(&self, key: &str, value: Vec<u8>) -> Result<(), JournalError> {
+        let write = Write::PutSealed(key.to_owned(), SecretSlice::from(value));
+        self.write("a sealed fact", write).await.map(drop)
     }
 
     /// The time stamp of the next message to the conductor: the later of `now` and one millisecond after the last one, in

@@ -131,7 +131,7 @@ pub enum JournalError {
         /// Where.
         path: PathBuf,
     },
-    /// A sealed part does not open with our key; the entry is kept, its secrets are lost.
+    /// A sealed part, or a sealed fact (`fact/NAME`), does not open with our key; it is kept, its secrets are lost.
     #[error("entry {id} of the journal cannot be unsealed")]
     Sealed {
         /// Which.

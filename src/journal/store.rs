@@ -1,6 +1,6 @@
 //! The open journal: the file with its index and keys, reading, and recovery after an I/O error.
 
-use super::entry::{Head, open_outcome, open_request};
+use super::entry::{Head, fact_name, open_fact, open_outcome, open_request};
 use super::file::{self, FACTS, Fault, HEADS, IDS, OUTCOMES, REQUESTS};
 use super::index::Index;
 use super::record::{JournalError, OpId, Outcome, Record};
@@ -15,6 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use zeroize::Zeroizing;
 
 /// From this size on a part must leave [`SPARE`] bytes on the disk.
 const LARGE: usize = 64 << 10;
@@ -210,6 +211,14 @@ impl Store {
 
     pub(super) fn fact(&self, key: &str) -> Result<Option<Vec<u8>>, Fail> {
         Ok(self.read()?.0.open_table(FACTS)?.get(key)?.map(|v| v.value().to_vec()))
+    }
+
+    pub(super) fn sealed_fact(&self, key: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Fail> {
+        let Some(sealed) = self.fact(key)? else {
+            return Ok(None);
+        };
+        let lost = || JournalError::Sealed { id: fact_name(key) };
+        Ok(Some(open_fact(&self.site.keys, key, &sealed).ok_or_else(lost)?))
     }
 
     fn records(&self, numbers: &[u64]) -> Result<Vec<Record>, Fail> {

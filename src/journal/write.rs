@@ -1,11 +1,12 @@
 //! What a write does to the tables. All of it happens inside the transaction of the writer.
 
-use super::entry::{Head, open_outcome, seal_outcome, seal_request};
+use super::entry::{Head, open_outcome, seal_fact, seal_outcome, seal_request};
 use super::file::{FACTS, HEADS, IDS, OUTCOMES, REQUESTS};
 use super::index::{Index, Place};
 use super::record::{Admission, JournalError, OpId, Outcome, Record};
 use super::store::{Fail, Site, read_head};
 use redb::{ReadableTable, Table, WriteTransaction};
+use secrecy::{ExposeSecret, SecretSlice};
 use tracing::warn;
 
 /// Largest head of an entry: identity, method, reply address.
@@ -22,6 +23,7 @@ pub(super) enum Write {
     Finish(OpId, Box<Outcome>),
     Answered(OpId),
     Put(String, Vec<u8>),
+    PutSealed(String, SecretSlice<u8>),
     NextSent(f64),
 }
 
@@ -33,7 +35,7 @@ impl Write {
             Write::Step(id, step) => Some((id, step)),
             Write::Finish(id, _) => Some((id, "finish")),
             Write::Answered(id) => Some((id, "answered")),
-            Write::Put(..) | Write::NextSent(_) => None,
+            Write::Put(..) | Write::PutSealed(..) | Write::NextSent(_) => None,
         }
     }
 }
@@ -77,6 +79,10 @@ impl<'t> Tables<'t> {
             Write::Finish(id, outcome) => self.finish(id, outcome, index, site).map(|()| Reply::Done),
             Write::Answered(id) => self.answered(id, index).map(|()| Reply::Done),
             Write::Put(key, value) => self.put(key, value).map(|()| Reply::Done),
+            Write::PutSealed(key, value) => {
+                let sealed = seal_fact(&site.keys, key, value.expose_secret())?;
+                self.put(key, &sealed).map(|()| Reply::Done)
+            }
             Write::NextSent(now) => self.next_sent(*now).map(Reply::Sent),
         }
     }

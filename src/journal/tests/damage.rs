@@ -189,3 +189,42 @@ async fn what_was_sealed_before_there_was_an_instance_key_opens_with_it() {
     let journal = Journal::open(dir.path(), None).unwrap();
     assert!(journal.unfinished().await.unwrap()[0].is_sealed());
 }
+
+#[tokio::test]
+async fn a_sealed_fact_is_not_in_the_clear_and_opens_with_its_key_and_name_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (Secret::from("first".to_owned()), Secret::from("second".to_owned()));
+    let text = b"s3cret-in-a-fact".to_vec();
+    let journal = Journal::open(dir.path(), Some(&first)).unwrap();
+    assert!(journal.get_sealed("pair").await.unwrap().is_none());
+    journal.put_sealed("pair", b"older".to_vec()).await.unwrap();
+    journal.put_sealed("pair", text.clone()).await.unwrap();
+    assert_eq!(**journal.get_sealed("pair").await.unwrap().unwrap(), text);
+    let raw = journal.get("pair").await.unwrap().unwrap();
+    assert_ne!(raw, text);
+    // What was sealed under one name is not taken under another, nor is what was never sealed.
+    journal.put("other", raw).await.unwrap();
+    journal.put("clear", b"x".to_vec()).await.unwrap();
+    for key in ["other", "clear"] {
+        let error = journal.get_sealed(key).await.unwrap_err();
+        assert!(
+            matches!(&error, JournalError::Sealed { id } if *id == format!("fact/{key}")),
+            "{error}"
+        );
+    }
+    let too_large = journal.put_sealed("pair", vec![0; MAX_FACT]).await;
+    assert!(matches!(too_large, Err(JournalError::TooLarge { .. })));
+    drop(journal);
+    for entry in fs::read_dir(dir.path()).unwrap() {
+        let bytes = fs::read(entry.unwrap().path()).unwrap();
+        assert!(!bytes.windows(6).any(|w| w == b"s3cret" || w == b"older\0"));
+    }
+    let journal = Journal::open(dir.path(), Some(&second)).unwrap();
+    let error = journal.get_sealed("pair").await.unwrap_err();
+    assert!(matches!(error, JournalError::Sealed { .. }), "{error}");
+    drop(journal);
+    let journal = Journal::open(dir.path(), Some(&first)).unwrap();
+    assert_eq!(**journal.get_sealed("pair").await.unwrap().unwrap(), text);
+    let written = format!("{:?}", Write::PutSealed("pair".to_owned(), text.into()));
+    assert!(!written.contains("115"), "bytes in debug output: {written}");
+}
