@@ -4,7 +4,7 @@
 //! 6  main  app  cli  config  registry      app sees all; config fills each room's own `Settings`
 //! 5  rpc                                   parse, admit, act, answer
 //! 4  pair                                  roles of a pair: switchover, failover, rejoin, lease
-//! 3  conductor
+//! 3  conductor  vip
 //! 2  instance
 //! 1  bus  host  journal
 //! 0  datastores/api   <- datastores/{mysql,sim}
@@ -23,3 +23,4 @@ pub mod journal;
 pub mod pair;
 pub mod registry;
 pub mod rpc;
+pub mod vip;
