@@ -6,7 +6,7 @@
 //! 4  pair                                  roles of a pair: switchover, failover, rejoin, lease
 //! 3  conductor  vip
 //! 2  instance
-//! 1  bus  host  journal
+//! 1  bus  host  journal  link              link: the channel between two agents, knows no verb
 //! 0  datastores/api   <- datastores/{mysql,sim}
 //! ```
 //!
@@ -20,6 +20,7 @@ pub mod config;
 pub mod host;
 pub mod instance;
 pub mod journal;
+pub mod link;
 pub mod pair;
 pub mod registry;
 pub mod rpc;
