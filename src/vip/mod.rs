@@ -1,11 +1,32 @@
-//! The address that clients use, and the kernel's side of fencing.
+//! The service address (VIP) on the data NIC: whose it is, and how clients' packets find it.
 //!
-//! Owns: the door of the database port (packet filter), the end of connections. Uses: netlink.
-//! Never does: decide who may hold the address.
+//! Owns: [`Address`] and [`Vip`] (what may be a VIP), facts of the data NIC, the planes that hold an address ([`AddressPlane`]: `arp` by netlink and our own frames, `keepalived`), the conflict probe;
+//! the [`door`] of the database's port (packet filter) and the end of connections ([`sockets`]).
+//! Uses: netlink and packet sockets in the network namespace of the thread that opens them; nothing of `/sys` or `/proc`.
+//! Never does: start a program (but for keepalived's own, through `host`), decide who may hold the address (that is the
+//! pair's), bounce a NIC, touch an address that is not ours.
+//!
+//! ```text
+//!            hold                     somebody removed it: put back, announced
+//!  released ------> held ------------------------------------------------.
+//!     ^              | ^-------------------------------------------------'
+//!     |              | release(linger)
+//!     '-- leaving <--'      no more announcing, defending, putting back; the address goes when `linger` is over
+//! ```
+//!
+//! Needs CAP_NET_ADMIN (addresses) and CAP_NET_RAW (frames); [`VipError::Capability`] names the one that is missing.
 
+mod address;
 pub mod door;
+mod error;
+mod mac;
 mod nft;
 mod nlmsg;
+mod plane;
 pub mod sockets;
 
+pub use address::{Address, AddressProblem, Vip, in_network};
+pub use error::{VipError, VipErrorKind};
+pub use mac::Mac;
 pub use nlmsg::NetlinkError;
+pub use plane::{AddressPlane, HoldOptions, Probe, ProbeOptions, Rival, VipEvent, VipState};
