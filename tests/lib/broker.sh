@@ -1,6 +1,7 @@
 #!/bin/bash
 # A private RabbitMQ (Debian's) in a folder of its own: node name, cookie, port mapper, data and logs are its own, and it
-# listens on the loopback only. Several may run at once.
+# listens on the loopback only. Several may run at once. BROKER_ADDRESS=ADDRESS in the environment of `start` lets it listen there
+# as well, for guests in network namespaces, and takes its user from there.
 #
 #   broker.sh start DIR PORT [TLSPORT CERTDIR]   starts it and waits until it accepts connections (user guest, password
 #                                                guest). With TLS it demands a client certificate of CERTDIR's
@@ -82,6 +83,10 @@ start() {
     fi
     {
         echo "listeners.tcp.local = 127.0.0.1:$port"
+        if [ -n "${BROKER_ADDRESS:-}" ]; then
+            echo "listeners.tcp.other = $BROKER_ADDRESS:$port"
+            echo "loopback_users = none"
+        fi
         echo "disk_free_limit.absolute = 20MB"
         echo "vm_memory_high_watermark.relative = 0.5"
         echo "log.file.level = info"
