@@ -1,4 +1,5 @@
-//! Programs that run to their end: absolute path, argument vector, own process group, deadline, bounded output.
+//! Programs that run to their end: absolute path, argument vector, own process group, deadline, bounded output. Those whose caller
+//! holds a pipe are in [`super::stream`], on the same ground.
 //!
 //! The work is done in a task of its own: when the caller goes away, or the deadline passes, the task kills the whole group
 //! and collects the dead. The group is always killed after its leader ended, so that nothing is left behind.
@@ -10,21 +11,22 @@ use super::users::{self, User};
 use datastore_api::{Cmd, ExecError, ExposeSecret, Output};
 use std::io;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// Where programs look for others.
 pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How much of standard output is kept.
-const STDOUT_KEPT: usize = 1 << 20;
+pub(super) const STDOUT_KEPT: usize = 1 << 20;
 /// How much of the end of standard error is kept.
-const STDERR_KEPT: usize = 8 << 10;
+pub(super) const STDERR_KEPT: usize = 8 << 10;
 /// How long pipes may stay open after the program ended (a process that left the group can hold them).
 const DRAIN: Duration = Duration::from_secs(1);
 /// How long a killed program may take to go; one stuck in the kernel is collected later, the caller is told now.
@@ -48,15 +50,17 @@ pub(super) async fn run(cmd: Cmd, mark: Option<&Mark>) -> Result<Output, ExecErr
 }
 
 /// What is known when the leader ended, or had to be.
-enum End {
+#[derive(Clone, Copy)]
+pub(super) enum End {
     Itself,
-    Deadline,
+    /// Its limit was passed.
+    Late,
     Cancelled,
 }
 
 async fn work(cmd: Cmd, mark: Option<Mark>, cancel: CancellationToken, answer: oneshot::Sender<Result<Output, ExecError>>) {
     let deadline = Instant::now() + cmd.deadline;
-    let mut group = match Group::spawn(&cmd, mark.as_ref()) {
+    let mut group = match Group::spawn(&cmd, mark.as_ref(), cmd.stdin.is_some()) {
         Ok(group) => group,
         Err(source) => {
             // Nobody listens any more if the caller has gone.
@@ -79,63 +83,61 @@ async fn work(cmd: Cmd, mark: Option<Mark>, cancel: CancellationToken, answer: o
         }
     });
     let (kept_out, kept_err) = (Kept::default(), Kept::default());
-    let mut out = tokio::spawn(kept_out.clone().head(stdout, STDOUT_KEPT));
-    let mut err = tokio::spawn(kept_err.clone().tail(stderr, STDERR_KEPT));
+    let out = tokio::spawn(kept_out.clone().head(stdout, STDOUT_KEPT));
+    let err = tokio::spawn(kept_err.clone().tail(stderr, STDERR_KEPT, |_| {}));
 
     let end = tokio::select! {
         () = group.leader.ended() => End::Itself,
-        () = tokio::time::sleep_until(deadline) => End::Deadline,
+        () = tokio::time::sleep_until(deadline) => End::Late,
         () = cancel.cancelled() => End::Cancelled,
     };
     // The leader is not collected yet, so its group's number cannot belong to anybody else.
     group.kill();
     feeder.abort();
-    let status = timeout(LAST_BREATH, group.child.wait()).await;
-    let drained = Instant::now() + DRAIN;
-    for reader in [&mut out, &mut err] {
-        if timeout_at(drained, &mut *reader).await.is_err() {
-            reader.abort();
-        }
-    }
-    let stdout = kept_out.take();
-    let stderr_tail = text_of(&kept_err.take());
-
-    let result = match (end, &status) {
-        (End::Itself, Ok(Ok(status))) if status.success() => Ok(Output { stdout, stderr_tail }),
-        (End::Itself, Ok(Ok(status))) => Err(ExecError::Exit {
-            program: cmd.program,
-            status: process::describe(*status),
-            code: status.code(),
-            stderr_tail,
-        }),
-        (End::Itself, _) => Err(ExecError::Exit {
-            program: cmd.program,
-            status: "end not seen".to_owned(),
-            code: None,
-            stderr_tail,
-        }),
-        (End::Deadline | End::Cancelled, _) => Err(ExecError::Deadline {
+    let status = group.collect([out, err]).await;
+    let result = match judge(&cmd.program, end, status, &kept_out, &kept_err) {
+        Judged::Late(stderr_tail) => Err(ExecError::Deadline {
             program: cmd.program,
             limit: cmd.deadline,
             stderr_tail,
         }),
+        Judged::Ended(result) => result,
     };
     let _ = answer.send(result);
-    if status.is_err() {
-        // Killed, but the kernel does not let go of it: collect it whenever that happens.
-        let _ = group.child.wait().await;
+    group.bury().await;
+}
+
+/// How it went, as far as it does not depend on the kind of limit.
+pub(super) enum Judged {
+    Ended(Result<Output, ExecError>),
+    /// Killed; the last lines of standard error.
+    Late(String),
+}
+
+/// Makes an answer of how a program ended and what it printed. `status` is `None` if its end was not seen.
+pub(super) fn judge(program: &Path, end: End, status: Option<ExitStatus>, out: &Kept, err: &Kept) -> Judged {
+    let (stdout, stderr_tail) = (out.take(), text_of(&err.take()));
+    match (end, status) {
+        (End::Itself, Some(status)) if status.success() => Judged::Ended(Ok(Output { stdout, stderr_tail })),
+        (End::Itself, status) => Judged::Ended(Err(ExecError::Exit {
+            program: program.to_owned(),
+            status: status.map_or_else(|| "end not seen".to_owned(), process::describe),
+            code: status.and_then(|status| status.code()),
+            stderr_tail,
+        })),
+        (End::Late | End::Cancelled, _) => Judged::Late(stderr_tail),
     }
 }
 
 /// A program and what it started, as one process group.
-struct Group {
-    child: Child,
-    leader: Watched,
+pub(super) struct Group {
+    pub(super) child: Child,
+    pub(super) leader: Watched,
 }
 
 impl Group {
     #[expect(clippy::disallowed_methods, reason = "this is the one place where programs are started")]
-    fn spawn(cmd: &Cmd, mark: Option<&Mark>) -> io::Result<Self> {
+    pub(super) fn spawn(cmd: &Cmd, mark: Option<&Mark>, has_stdin: bool) -> io::Result<Self> {
         let user = cmd
             .user
             .as_deref()
@@ -157,7 +159,7 @@ impl Group {
             command.env(&var.name, var.value.expose_secret());
         }
         command
-            .stdin(if cmd.stdin.is_some() { Stdio::piped() } else { Stdio::null() })
+            .stdin(if has_stdin { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .current_dir("/")
@@ -179,8 +181,27 @@ impl Group {
         }
     }
 
-    fn kill(&self) {
+    pub(super) fn kill(&self) {
         process::kill_group(self.leader.pid());
+    }
+
+    /// The exit status of the killed or ended leader, `None` if it does not come in time; gives the pipes' readers a moment to end.
+    pub(super) async fn collect<const N: usize>(&mut self, readers: [JoinHandle<()>; N]) -> Option<ExitStatus> {
+        let status = timeout(LAST_BREATH, self.child.wait()).await;
+        let drained = Instant::now() + DRAIN;
+        for mut reader in readers {
+            if timeout_at(drained, &mut reader).await.is_err() {
+                reader.abort();
+            }
+        }
+        status.ok().and_then(Result::ok)
+    }
+
+    /// Collects one that was killed and that the kernel does not let go of, whenever that happens.
+    pub(super) async fn bury(mut self) {
+        if self.child.id().is_some() {
+            let _ = self.child.wait().await;
+        }
     }
 }
 
@@ -225,7 +246,7 @@ pub(super) fn as_user(program: &Path, user: Option<&User>) -> io::Result<(std::p
 
 /// What was read of a pipe so far; shared, so that it is not lost when the pipe never ends.
 #[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Kept(Arc<Mutex<Vec<u8>>>);
 
 impl Kept {
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<u8>> {
@@ -237,7 +258,7 @@ impl Kept {
     }
 
     /// Reads to the end and keeps the first `limit` bytes.
-    async fn head<R: AsyncRead + Unpin>(self, pipe: Option<R>, limit: usize) {
+    pub(super) async fn head<R: AsyncRead + Unpin>(self, pipe: Option<R>, limit: usize) {
         let Some(mut pipe) = pipe else { return };
         let mut buffer = vec![0; 16 << 10];
         while let Ok(n @ 1..) = pipe.read(&mut buffer).await {
@@ -247,11 +268,12 @@ impl Kept {
         }
     }
 
-    /// Reads to the end and keeps at least the last `limit` bytes, at most twice as many.
-    async fn tail<R: AsyncRead + Unpin>(self, pipe: Option<R>, limit: usize) {
+    /// Reads to the end and keeps at least the last `limit` bytes, at most twice as many; tells `moved` how many came.
+    pub(super) async fn tail<R: AsyncRead + Unpin>(self, pipe: Option<R>, limit: usize, moved: impl Fn(usize)) {
         let Some(mut pipe) = pipe else { return };
         let mut buffer = vec![0; 4 << 10];
         while let Ok(n @ 1..) = pipe.read(&mut buffer).await {
+            moved(n);
             let mut kept = self.lock();
             kept.extend_from_slice(&buffer[..n]);
             if kept.len() > 2 * limit {

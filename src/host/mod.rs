@@ -10,6 +10,7 @@ mod figures;
 mod files;
 mod orphans;
 mod service;
+mod stream;
 mod users;
 mod volume;
 
@@ -18,7 +19,9 @@ pub use figures::{FilesystemStats, Hardware, ProcessFigures, filesystem_stats, g
 pub use volume::{Content, Filesystem, FsType, VolumeSettings, Volumes};
 
 use async_trait::async_trait;
-use datastore_api::{Change, Cmd, ExecError, FileMode, Host, Output, Owner, ServiceError, ServiceId, ServiceSpec, ServiceState};
+use datastore_api::{
+    Change, Cmd, ExecError, FileMode, Host, Output, Owner, Pipes, Running, ServiceError, ServiceId, ServiceSpec, ServiceState,
+};
 use orphans::Mark;
 use service::Supervised;
 use std::fs::{self, DirBuilder};
@@ -122,6 +125,10 @@ fn make_private(folder: &Path) -> io::Result<()> {
 impl Host for Machine {
     async fn run(&self, cmd: Cmd) -> Result<Output, ExecError> {
         exec::run(cmd, Some(&self.mark)).await
+    }
+
+    async fn spawn(&self, cmd: Cmd, pipes: Pipes) -> Result<Running, ExecError> {
+        stream::spawn(cmd, pipes, &self.mark)
     }
 
     async fn start_service(&self, spec: &ServiceSpec) -> Result<Change, ServiceError> {

@@ -1,6 +1,6 @@
 //! What a driver may ask of the machine. The agent's `host` room implements it; tests have a fake.
 
-use crate::{Change, Secret};
+use crate::{Change, Pipes, Running, Secret};
 use async_trait::async_trait;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,8 @@ pub struct Cmd {
     pub stdin: Option<Secret>,
     /// Operating-system user to run as; the agent's own if `None`.
     pub user: Option<String>,
-    /// After this the whole process group is killed and the answer is [`ExecError::Deadline`].
+    /// After this the whole process group is killed and the answer is [`ExecError::Deadline`]. For [`Host::spawn`]: after this time
+    /// without a byte that moved, [`ExecError::Stalled`].
     pub deadline: Duration,
 }
 
@@ -106,6 +107,16 @@ pub enum ExecError {
         /// Which.
         program: PathBuf,
         /// The deadline.
+        limit: Duration,
+        /// The last lines of standard error.
+        stderr_tail: String,
+    },
+    /// It was killed because nothing moved through its pipes any more.
+    #[error("{program} moved nothing for {limit:?} and was stopped: {stderr_tail}")]
+    Stalled {
+        /// Which.
+        program: PathBuf,
+        /// How long it was waited for.
         limit: Duration,
         /// The last lines of standard error.
         stderr_tail: String,
@@ -189,6 +200,10 @@ pub struct ServiceError {
 pub trait Host: Send + Sync {
     /// Runs a program to its end.
     async fn run(&self, cmd: Cmd) -> Result<Output, ExecError>;
+
+    /// Starts a program and hands out the pipes to stream through. It has no deadline as long as bytes move through these pipes, or,
+    /// when they are closed, on standard error.
+    async fn spawn(&self, cmd: Cmd, pipes: Pipes) -> Result<Running, ExecError>;
 
     /// Starts a service and keeps it running (restarted with back-off when it dies) until it is stopped. One that runs with the
     /// same spec is `Unchanged`; with another spec the new one is remembered for the next start.

@@ -13,6 +13,7 @@ mod driver;
 mod error;
 mod host;
 mod replication;
+mod stream;
 
 pub use accounts::{Account, Accounts, Database, Page, PageRequest, PasswordChange, User, UserAttributes};
 pub use driver::{
@@ -26,6 +27,7 @@ pub use replication::{
     SemiSync, SourceEndpoint, Start,
 };
 pub use secrecy::{ExposeSecret, SecretString as Secret};
+pub use stream::{PipeIn, PipeOut, Pipes, Running};
 
 /// Whether a verb acted. Every verb may be repeated (requests are redelivered after a crash), and says what it did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,12 +1,13 @@
 //! A small machine for tests: runs programs and keeps one process per service, without restarting it when it dies.
 
 use crate::{
-    Change, Cmd, ExecError, ExposeSecret, FileMode, Host, Output, Owner, ServiceError, ServiceId, ServiceSpec, ServiceState,
+    Change, Cmd, ExecError, ExposeSecret, FileMode, Host, Output, Owner, PipeIn, PipeOut, Pipes, Running, ServiceError,
+    ServiceId, ServiceSpec, ServiceState,
 };
 use async_trait::async_trait;
 use std::collections::HashMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -64,20 +65,39 @@ impl Host for TestHost {
                 stderr_tail: String::new(),
             });
         };
-        let output = output.map_err(start)?;
-        let stderr_tail = String::from_utf8_lossy(&output.stderr).into_owned();
-        if !output.status.success() {
-            return Err(ExecError::Exit {
-                program,
-                status: output.status.to_string(),
-                code: output.status.code(),
-                stderr_tail,
-            });
-        }
-        Ok(Output {
-            stdout: output.stdout,
-            stderr_tail,
-        })
+        judged(program.clone(), output.map_err(start)?)
+    }
+
+    async fn spawn(&self, cmd: Cmd, pipes: Pipes) -> Result<Running, ExecError> {
+        let program = cmd.program.clone();
+        let start = |source| ExecError::Start {
+            program: program.clone(),
+            source,
+        };
+        let mut command = command(&program, &cmd.args, cmd.user.as_deref()).map_err(start)?;
+        command.envs(cmd.env.iter().map(|var| (&var.name, var.value.expose_secret())));
+        command.stdin(if pipes.has_stdin() { Stdio::piped() } else { Stdio::null() });
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(start)?;
+        let stdin = child.stdin.take().map(|pipe| Box::new(pipe) as PipeIn);
+        let stdout = child.stdout.take_if(|_| pipes.has_stdout());
+        let stdout = stdout.map(|pipe| Box::new(pipe) as PipeOut);
+        // Read from now on, or the program waits for us; the caller may be busy with its pipes for long.
+        let ended = tokio::spawn(child.wait_with_output());
+        let aborts = AbortOnDrop(ended.abort_handle());
+        Ok(Running::new(stdin, stdout, async move {
+            let output = ended.await.map_err(io::Error::other).flatten();
+            drop(aborts);
+            let start = |source| ExecError::Start {
+                program: program.clone(),
+                source,
+            };
+            judged(program.clone(), output.map_err(start)?)
+        }))
     }
 
     async fn start_service(&self, spec: &ServiceSpec) -> Result<Change, ServiceError> {
@@ -232,6 +252,30 @@ impl Host for TestHost {
         }
         Ok(Change::Done)
     }
+}
+
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn judged(program: PathBuf, output: std::process::Output) -> Result<Output, ExecError> {
+    let stderr_tail = String::from_utf8_lossy(&output.stderr).into_owned();
+    if !output.status.success() {
+        return Err(ExecError::Exit {
+            program,
+            status: output.status.to_string(),
+            code: output.status.code(),
+            stderr_tail,
+        });
+    }
+    Ok(Output {
+        stdout: output.stdout,
+        stderr_tail,
+    })
 }
 
 /// A command in its own process group, as `user` if the test may choose one.
