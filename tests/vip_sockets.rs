@@ -8,8 +8,9 @@
 
 mod vip_support;
 
+use datastore_api::Change;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use trove_guestagent::vip::sockets;
+use trove_guestagent::vip::{routes, sockets};
 use vip_support::*;
 
 #[test]
@@ -82,4 +83,40 @@ fn a_reader_of_a_silent_server_wakes_at_once() {
     );
     assert_eq!(world.client.read("b", 2.0), "ECONNRESET");
     assert_eq!(world.client.echo("a", "untouched"), "got untouched");
+}
+
+#[test]
+fn an_unreachable_address_fails_at_once_until_it_is_taken_back() {
+    if !alone("an_unreachable_address_fails_at_once_until_it_is_taken_back") {
+        return;
+    }
+    let world = World::new();
+    sh("ip route add unreachable 10.9.0.77/32");
+    let listener = |to: &str| {
+        let mut child = program("nsenter");
+        child.args(["-t", &world.there.pid().to_string(), "-n", "python3", "-c"]);
+        child.arg(format!("import socket; s = socket.create_server(('{to}', 4000), family=socket.AF_INET6 if ':' in '{to}' else socket.AF_INET); print(flush=True); input()"));
+        child.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut child = child.spawn().unwrap();
+        std::io::Read::read(child.stdout.as_mut().unwrap(), &mut [0; 1]).unwrap();
+        Ended(child)
+    };
+    let _both = (listener(CLIENT4), listener(PEER6));
+    let connect = |to: &str| std::net::TcpStream::connect((to, 4000)).map(drop).map_err(|e| e.kind());
+    for to in [CLIENT4, PEER6] {
+        let ip: IpAddr = to.parse().unwrap();
+        assert_eq!(connect(to), Ok(()));
+        routes::unreachable(ip).unwrap();
+        routes::unreachable(ip).unwrap();
+        assert_eq!(connect(to), Err(std::io::ErrorKind::HostUnreachable));
+        assert_eq!(routes::reachable(ip).unwrap(), Change::Done);
+        assert_eq!(routes::reachable(ip).unwrap(), Change::Unchanged);
+        assert_eq!(connect(to), Ok(()));
+        routes::unreachable(ip).unwrap();
+    }
+    assert_eq!(routes::clean().unwrap().len(), 2);
+    assert_eq!(routes::clean().unwrap().len(), 0);
+    assert_eq!((connect(CLIENT4), connect(PEER6)), (Ok(()), Ok(())));
+    assert!(routes::unreachable("10.9.0.77".parse().unwrap()).is_err(), "somebody else's");
+    assert!(sh("ip route show type unreachable").contains("10.9.0.77"));
 }

@@ -23,6 +23,7 @@ mod mac;
 mod nft;
 mod nlmsg;
 mod plane;
+pub mod routes;
 pub mod sockets;
 
 pub use address::{Address, AddressProblem, Vip, in_network};

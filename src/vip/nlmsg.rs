@@ -13,6 +13,8 @@ pub(super) const REQUEST: u16 = 0x1;
 pub(super) const ACK: u16 = 0x4;
 /// Everything that matches is wanted.
 pub(super) const DUMP: u16 = 0x300;
+/// Refuse if it is there.
+pub(super) const EXCLUSIVE: u16 = 0x200;
 /// Make it if it is not there.
 pub(super) const CREATE: u16 = 0x400;
 
