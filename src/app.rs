@@ -14,7 +14,7 @@ use crate::instance::view::Publisher;
 use crate::instance::{Phase, pulse};
 use crate::journal::Journal;
 use crate::registry;
-use crate::rpc::{self, Ctx, Dispatcher};
+use crate::rpc::{self, Copies, Ctx, Dispatcher};
 use anyhow::Context;
 use datastore_api::{Datastore, DriverContext, Host};
 use std::path::{Path, PathBuf};
@@ -86,6 +86,8 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         move |cast| sender.cast(cast),
         cancel.clone(),
     );
+    let copies = Copies::load(journal.clone()).await;
+    copies.serve(datastore.clone(), cancel.clone())?;
     let ctx = Arc::new(Ctx {
         settings: rpc_settings(&settings),
         datastore: datastore.clone(),
@@ -94,6 +96,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         journal: journal.clone(),
         conductor,
         publisher: publisher.clone(),
+        copies,
         gate: Mutex::new(Gate::new(gate)),
         bus_state: bus.state(),
     });
@@ -197,6 +200,7 @@ fn rpc_settings(settings: &Settings) -> rpc::Settings {
         mount_point: settings.datastore.mount_point.clone(),
         volume_support: settings.datastore.volume_support,
         stop_limit: Duration::from_secs(13),
+        data_address: settings.network.as_ref().and_then(|network| network.address()),
         root: settings.agent.root.clone(),
     }
 }
@@ -274,7 +278,7 @@ fn nowhere(folder: &Path) -> host::Settings {
 }
 
 /// The journaled steps of `prepare` with a driver, in order.
-pub fn prepare_steps(manager: &str) -> anyhow::Result<Vec<&'static str>> {
+pub fn prepare_steps(manager: &str, replica: bool) -> anyhow::Result<Vec<&'static str>> {
     let folder = tempfile::tempdir().context("could not make a temporary folder")?;
     let machine = Arc::new(Machine::new(nowhere(folder.path()))?);
     let context = DriverContext {
@@ -293,5 +297,8 @@ pub fn prepare_steps(manager: &str) -> anyhow::Result<Vec<&'static str>> {
         options: std::collections::BTreeMap::new(),
     };
     let driver: Arc<dyn Datastore> = registry::open(manager, context)?;
-    Ok(rpc::prepare_steps(driver.as_ref()))
+    Ok(match replica {
+        true => rpc::prepare_replica_steps(driver.as_ref()),
+        false => rpc::prepare_steps(driver.as_ref()),
+    })
 }

@@ -17,7 +17,7 @@ fn prepare_args() -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn prepare_reports_building_then_healthy_and_makes_what_was_asked() {
     let dir = tempfile::tempdir().unwrap();
-    let guest = GuestBuilder::new(dir.path()).build();
+    let guest = GuestBuilder::new(dir.path()).build().await;
     guest.call("prepare", prepare_args()).await.unwrap();
     assert_eq!(guest.ctx.publisher.now().phase, Phase::Ready);
     assert_eq!(guest.statuses(), ["building", "healthy"]);
@@ -30,7 +30,7 @@ async fn prepare_reports_building_then_healthy_and_makes_what_was_asked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_step_fails_the_instance_loudly_and_a_second_prepare_may_mend_it() {
     let dir = tempfile::tempdir().unwrap();
-    let guest = GuestBuilder::new(dir.path()).option("fail_step", "start").build();
+    let guest = GuestBuilder::new(dir.path()).option("fail_step", "start").build().await;
     let error = guest.call("prepare", prepare_args()).await.unwrap_err();
     assert!(error.starts_with("TroveError"), "{error}");
     assert_eq!(guest.statuses(), ["building", "failed to spawn"]);
@@ -44,7 +44,7 @@ async fn a_failed_step_fails_the_instance_loudly_and_a_second_prepare_may_mend_i
 #[tokio::test(flavor = "multi_thread")]
 async fn a_prepared_instance_refuses_to_be_prepared_again_and_stays_healthy() {
     let dir = tempfile::tempdir().unwrap();
-    let guest = GuestBuilder::new(dir.path()).build();
+    let guest = GuestBuilder::new(dir.path()).build().await;
     guest.call("prepare", prepare_args()).await.unwrap();
     let error = guest.call("prepare", prepare_args()).await.unwrap_err();
     assert!(error.contains("already prepared"), "{error}");
@@ -55,7 +55,7 @@ async fn a_prepared_instance_refuses_to_be_prepared_again_and_stays_healthy() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_prepare_does_not_leave_the_instance_in_build() {
     let dir = tempfile::tempdir().unwrap();
-    let guest = GuestBuilder::new(dir.path()).build();
+    let guest = GuestBuilder::new(dir.path()).build().await;
     let error = guest
         .call(
             "prepare",
@@ -73,7 +73,7 @@ async fn a_refused_prepare_does_not_leave_the_instance_in_build() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repeated_request_is_answered_from_the_journal_and_not_run_again() {
     let dir = tempfile::tempdir().unwrap();
-    let guest = GuestBuilder::new(dir.path()).build();
+    let guest = GuestBuilder::new(dir.path()).build().await;
     guest.call("prepare", prepare_args()).await.unwrap();
     let first = guest.ask("same", "enable_root", json!({})).await.unwrap();
     let again = guest.ask("same", "enable_root", json!({})).await.unwrap();
@@ -83,7 +83,7 @@ async fn a_repeated_request_is_answered_from_the_journal_and_not_run_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn quick_calls_answer_while_prepare_runs() {
     let dir = tempfile::tempdir().unwrap();
-    let guest = std::sync::Arc::new(GuestBuilder::new(dir.path()).option("slow_ms", "300").build());
+    let guest = std::sync::Arc::new(GuestBuilder::new(dir.path()).option("slow_ms", "300").build().await);
     let preparing = {
         let guest = guest.clone();
         tokio::spawn(async move { guest.call("prepare", prepare_args()).await })
@@ -103,7 +103,7 @@ async fn a_call_that_expired_in_the_queue_waits_no_longer() {
     use std::time::{Duration, Instant};
     use trove_guestagent::bus::{Request, RpcVersion};
     let dir = tempfile::tempdir().unwrap();
-    let guest = std::sync::Arc::new(GuestBuilder::new(dir.path()).option("slow_ms", "200").build());
+    let guest = std::sync::Arc::new(GuestBuilder::new(dir.path()).option("slow_ms", "200").build().await);
     let preparing = {
         let guest = guest.clone();
         tokio::spawn(async move { guest.call("prepare", prepare_args()).await })
@@ -133,7 +133,7 @@ async fn a_call_that_expired_in_the_queue_waits_no_longer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_built_says_so_in_upstreams_words() {
     let dir = tempfile::tempdir().unwrap();
-    let guest = GuestBuilder::new(dir.path()).build();
+    let guest = GuestBuilder::new(dir.path()).build().await;
     let error = guest.call("create_backup", json!({"backup_info": {}})).await.unwrap_err();
     assert_eq!(
         error,
@@ -151,7 +151,7 @@ async fn what_is_not_built_says_so_in_upstreams_words() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_runs_on_an_instance_that_was_never_prepared() {
     let dir = tempfile::tempdir().unwrap();
-    let guest = GuestBuilder::new(dir.path()).build();
+    let guest = GuestBuilder::new(dir.path()).build().await;
     let error = guest.call("restart", json!({})).await.unwrap_err();
     assert!(error.contains("not prepared yet"), "{error}");
     guest.call("stop_db", json!({})).await.unwrap();
@@ -161,7 +161,7 @@ async fn nothing_runs_on_an_instance_that_was_never_prepared() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_that_cannot_be_made_fails_instead_of_waiting_for_ever() {
     let dir = tempfile::tempdir().unwrap();
-    let guest = GuestBuilder::new(dir.path()).build();
+    let guest = GuestBuilder::new(dir.path()).build().await;
     let asked = json!({"backup_info": {"id": "0c2a6c1e"}});
     guest.call("create_backup", asked).await.unwrap_err();
     let reports = guest.reports.lock().unwrap();
@@ -173,7 +173,7 @@ async fn a_backup_that_cannot_be_made_fails_instead_of_waiting_for_ever() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_journal_has_requests_in_the_order_of_their_arrival() {
     let dir = tempfile::tempdir().unwrap();
-    let guest = GuestBuilder::new(dir.path()).build();
+    let guest = GuestBuilder::new(dir.path()).build().await;
     let wanted: Vec<String> = (0..100).map(|n| format!("request-{n}")).collect();
     let answers: Vec<_> = wanted.iter().map(|id| guest.send(id, "stop_db", json!({}))).collect();
     for answer in answers {
@@ -195,7 +195,7 @@ async fn the_journal_has_requests_in_the_order_of_their_arrival() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_other_folder_than_the_configured_one_is_mounted_or_unmounted() {
     let dir = tempfile::tempdir().unwrap();
-    let guest = GuestBuilder::new(dir.path()).build();
+    let guest = GuestBuilder::new(dir.path()).build().await;
     for method in ["mount_volume", "unmount_volume", "resize_fs"] {
         let error = guest.call(method, json!({"mount_point": "/proc"})).await.unwrap_err();
         assert!(

@@ -86,6 +86,9 @@ pub enum Command {
         /// Print the journaled steps of `prepare` instead, a line each, in order, for this datastore manager.
         #[arg(long, value_name = "MANAGER")]
         steps: Option<String>,
+        /// The steps of a `prepare` that makes a replica.
+        #[arg(long, requires = "steps")]
+        replica: bool,
     },
     /// Check the configuration: every problem at once, with file and line, and which file won.
     Check {

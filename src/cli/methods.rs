@@ -6,9 +6,9 @@ use serde_json::json;
 use std::process::ExitCode;
 
 /// Prints the table, or the steps of `prepare` of a datastore.
-pub fn run(json: bool, steps: Option<&str>) -> anyhow::Result<ExitCode> {
+pub fn run(json: bool, steps: Option<&str>, replica: bool) -> anyhow::Result<ExitCode> {
     if let Some(manager) = steps {
-        let lines = crate::app::prepare_steps(manager)?
+        let lines = crate::app::prepare_steps(manager, replica)?
             .iter()
             .map(|step| format!("{step}\n"))
             .collect::<String>();

@@ -41,7 +41,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     match cli.command {
         None => daemon(load(&sources)),
         Some(Command::Check { json }) => check::run(&load(&sources), json),
-        Some(Command::Methods { json, steps }) => methods::run(json, steps.as_deref()),
+        Some(Command::Methods { json, steps, replica }) => methods::run(json, steps.as_deref(), replica),
         Some(Command::Completions { shell }) => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "trove-guestagent", &mut text);

@@ -1,6 +1,8 @@
 //! Admission: may this operation run in this phase, and which phase follows. No I/O, no clock, no locks.
 //!
-//! The caller holds the turn, so at most one operation is admitted and not yet completed; the gate checks that too.
+//! There are two lanes. Changes of role have a lane of their own, so that a promotion never waits behind a long change; every
+//! other kind shares the main one. The caller holds the turn of its lane, so at most one operation of a lane is admitted and
+//! not yet completed; the gate checks that too.
 
 use super::Phase;
 
@@ -19,18 +21,39 @@ pub enum OpKind {
     Database,
     /// Mounts, unmounts, grows the volume.
     Volume,
+    /// Changes who is source, who follows whom, who may write. Runs beside an operation of any other kind.
+    Role,
+}
+
+/// A queue of operations that run one at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// Everything but changes of role.
+    Main,
+    /// Changes of role.
+    Role,
 }
 
 impl OpKind {
     /// All kinds.
-    pub const ALL: [OpKind; 6] = [
+    pub const ALL: [OpKind; 7] = [
         OpKind::Prepare,
         OpKind::Lifecycle,
         OpKind::Stop,
         OpKind::Configure,
         OpKind::Database,
         OpKind::Volume,
+        OpKind::Role,
     ];
+
+    /// The lane it waits in.
+    #[must_use]
+    pub fn lane(self) -> Lane {
+        match self {
+            OpKind::Role => Lane::Role,
+            _ => Lane::Main,
+        }
+    }
 }
 
 /// Why an operation may not run. Shown to people.
@@ -55,13 +78,18 @@ pub enum Denied {
 pub struct Gate {
     phase: Phase,
     running: Option<OpKind>,
+    role: bool,
 }
 
 impl Gate {
     /// A gate in the phase read from disk. `Preparing` means that a preparation was cut off; only `Prepare` is admitted then.
     #[must_use]
     pub fn new(phase: Phase) -> Self {
-        Self { phase, running: None }
+        Self {
+            phase,
+            running: None,
+            role: false,
+        }
     }
 
     /// Present phase.
@@ -72,7 +100,11 @@ impl Gate {
 
     /// Admits an operation, or says why not. The phase it answers is in force while the operation runs.
     pub fn admit(&mut self, op: OpKind) -> Result<Phase, Denied> {
-        if self.running.is_some() {
+        let busy = match op.lane() {
+            Lane::Main => self.running.is_some(),
+            Lane::Role => self.role,
+        };
+        if busy {
             return Err(Denied::Busy);
         }
         match (op, self.phase) {
@@ -82,7 +114,10 @@ impl Gate {
             (_, Phase::New | Phase::Preparing) => return Err(Denied::NotPrepared),
             (_, Phase::Failed) => return Err(Denied::PrepareFailed),
         }
-        self.running = Some(op);
+        match op.lane() {
+            Lane::Main => self.running = Some(op),
+            Lane::Role => self.role = true,
+        }
         Ok(self.phase)
     }
 
@@ -107,6 +142,10 @@ impl Gate {
 
     /// Completes the admitted operation and answers the phase then in force. A completion nobody was admitted for changes nothing.
     pub fn complete(&mut self, op: OpKind, ok: bool) -> Phase {
+        if op.lane() == Lane::Role {
+            self.role = false;
+            return self.phase;
+        }
         if self.running != Some(op) {
             return self.phase;
         }
@@ -127,30 +166,75 @@ mod tests {
         prop::sample::select(OpKind::ALL.to_vec())
     }
 
+    /// A step of a random history.
+    #[derive(Debug, Clone, Copy)]
+    enum Event {
+        Admit(OpKind),
+        Prepared,
+        Refused,
+        Complete(OpKind, bool),
+    }
+
+    fn events() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            4 => kinds().prop_map(Event::Admit),
+            1 => Just(Event::Prepared),
+            1 => Just(Event::Refused),
+            4 => (kinds(), any::<bool>()).prop_map(|(kind, ok)| Event::Complete(kind, ok)),
+        ]
+    }
+
     proptest! {
-        /// Whatever happens: one operation at a time, a prepared instance never goes back, and there is always a way out.
+        /// Whatever happens: one operation of a lane at a time, no lane waits for the other, nothing needs a database before
+        /// there is one, a prepared instance never goes back, and there is always a way out.
         #[test]
-        fn no_sequence_breaks_the_rules(ops in prop::collection::vec((kinds(), any::<bool>(), any::<bool>()), 0..60)) {
+        fn no_sequence_breaks_the_rules(events in prop::collection::vec(events(), 0..80)) {
             let mut gate = Gate::new(Phase::New);
-            let mut was_ready = false;
-            for (op, complete, ok) in ops {
+            let (mut main, mut role, mut was_ready) = (None, false, false);
+            for event in events {
                 let before = gate.phase();
-                let admitted = gate.admit(op);
-                if admitted.is_ok() {
-                    prop_assert_eq!(gate.admit(OpKind::Stop), Err(Denied::Busy));
-                    if op == OpKind::Database || op == OpKind::Lifecycle || op == OpKind::Configure {
-                        prop_assert_eq!(before, Phase::Ready);
+                match event {
+                    Event::Admit(op) => {
+                        let busy = if op == OpKind::Role { role } else { main.is_some() };
+                        let needs = !matches!(op, OpKind::Prepare | OpKind::Volume | OpKind::Stop);
+                        match gate.admit(op) {
+                            Ok(_) => {
+                                prop_assert!(!busy && (!needs || before == Phase::Ready));
+                                if op == OpKind::Role { role = true } else { main = Some(op) }
+                            }
+                            Err(Denied::Busy) => prop_assert!(busy),
+                            Err(_) => prop_assert!(!busy && gate.phase() == before),
+                        }
                     }
-                    if complete && op == OpKind::Prepare { gate.prepared(); }
-                    gate.complete(op, ok);
+                    Event::Prepared => { gate.prepared(); }
+                    Event::Refused => { gate.refused(); }
+                    Event::Complete(op, ok) => {
+                        gate.complete(op, ok);
+                        if op == OpKind::Role { role = false } else if main == Some(op) { main = None }
+                    }
                 }
                 was_ready |= gate.phase() == Phase::Ready;
                 prop_assert!(!was_ready || gate.phase() == Phase::Ready);
-                prop_assert!(gate.phase() != Phase::Preparing);
-                let way_out = OpKind::ALL.iter().any(|k| gate.clone().admit(*k).is_ok());
-                prop_assert!(way_out);
+                prop_assert!((gate.phase() == Phase::Preparing) == (main == Some(OpKind::Prepare) && gate.phase() != Phase::Ready));
+                // In a prepared instance a change of role is never kept waiting by anything but another one.
+                prop_assert!(gate.phase() != Phase::Ready || gate.clone().admit(OpKind::Role).is_ok() != role);
+                let mut idle = gate;
+                idle.complete(OpKind::Role, true);
+                if let Some(op) = main { idle.complete(op, false); }
+                prop_assert!(OpKind::ALL.iter().any(|kind| idle.clone().admit(*kind).is_ok()));
             }
         }
+    }
+
+    #[test]
+    fn a_change_of_role_runs_beside_a_long_change_and_not_beside_another() {
+        let mut gate = Gate::new(Phase::Ready);
+        gate.admit(OpKind::Database).unwrap();
+        gate.admit(OpKind::Role).unwrap();
+        assert_eq!(gate.clone().admit(OpKind::Role), Err(Denied::Busy));
+        gate.complete(OpKind::Role, false);
+        gate.admit(OpKind::Role).unwrap();
+        assert_eq!(gate.admit(OpKind::Lifecycle), Err(Denied::Busy), "the main lane has its own");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The published state of the instance. Everybody else watches it; nobody asks a room "are you busy?".
 
+use super::gate::Lane;
 use datastore_api::Health;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -41,12 +42,24 @@ pub struct View {
     pub health: Option<Health>,
     /// The operation that has the turn.
     pub operation: Option<Operation>,
+    /// The change of role that has the turn of its own lane.
+    pub role_operation: Option<Operation>,
     /// Changes that wait for their turn.
     pub waiting: usize,
     /// A configuration change waits for a restart.
     pub restart_required: bool,
     /// A planned operation (restart, upgrade) keeps the server down or unproven at this moment.
     pub planned: bool,
+}
+
+impl View {
+    /// The operation that has the turn of a lane.
+    pub fn operation_of(&mut self, lane: Lane) -> &mut Option<Operation> {
+        match lane {
+            Lane::Main => &mut self.operation,
+            Lane::Role => &mut self.role_operation,
+        }
+    }
 }
 
 /// The one writer of the view.
@@ -64,6 +77,7 @@ impl Publisher {
             phase,
             health: None,
             operation: None,
+            role_operation: None,
             waiting: 0,
             restart_required: false,
             planned: false,

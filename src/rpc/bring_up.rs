@@ -2,20 +2,23 @@
 
 use super::dispatch::Dispatcher;
 use super::methods::ensure_volume;
+use crate::instance::gate::Lane;
+use crate::instance::turn::Ticket;
 use crate::instance::{Operation, Phase};
 use datastore_api::{Health, chain};
 use tracing::{error, info};
 
 impl Dispatcher {
-    /// Takes a turn of its own, before what is taken up from the journal and any request that arrives later. Does nothing for an instance that is not prepared, nor
+    /// Takes a turn of its own in both lanes, before what is taken up from the journal and any request that arrives later. Does nothing for an instance that is not prepared, nor
     /// for a database that was stopped on purpose.
     pub fn bring_up(&self) {
         if self.ctx.publisher.now().phase != Phase::Ready {
             return;
         }
-        let (this, ticket) = (self.clone(), self.turn.ticket());
+        let this = self.clone();
+        let tickets = [Lane::Main, Lane::Role].map(|lane| self.turn(lane).ticket());
         self.tasks.spawn(async move {
-            let _held = ticket.wait().await;
+            let _held = futures_util::future::join_all(tickets.map(Ticket::wait)).await;
             let operation = Operation {
                 id: "start-up".to_owned(),
                 method: "start-up".to_owned(),

@@ -8,7 +8,7 @@ use super::op::Op;
 use super::{methods, table};
 use crate::bus::{Answer, Failure, ReplyTo, Request, RpcVersion};
 use crate::instance::Operation;
-use crate::instance::gate::OpKind;
+use crate::instance::gate::{Lane, OpKind};
 use crate::instance::turn::Ticket;
 use crate::journal::{Admission, JournalError, OpId, Outcome, Record};
 use datastore_api::chain;
@@ -42,7 +42,7 @@ impl Dispatcher {
     ) {
         self.take(change, accepted, ticket).await;
         // Also of one that was refused, repeated or late: its place in the queue is free.
-        self.ctx.publisher.update(|view| view.waiting = self.turn.waiting());
+        self.ctx.publisher.update(|view| view.waiting = self.waiting());
     }
 
     async fn take(&self, mut change: Change, accepted: impl Future<Output = Result<Admission, JournalError>>, ticket: Ticket) {
@@ -80,7 +80,7 @@ impl Dispatcher {
         } = change;
         let id = OpId(request.unique_id.clone());
         let publisher = &self.ctx.publisher;
-        publisher.update(|view| view.waiting = self.turn.waiting());
+        publisher.update(|view| view.waiting = self.waiting());
         let held = ticket.wait().await;
         let started = done.iter().any(|step| step == STARTED);
         let outcome = if expired(&request) && !started {
@@ -90,8 +90,8 @@ impl Dispatcher {
             ))
         } else {
             publisher.update(|view| {
-                view.waiting = self.turn.waiting();
-                view.operation = Some(Operation {
+                view.waiting = self.waiting();
+                *view.operation_of(kind.lane()) = Some(Operation {
                     id: id.0.clone(),
                     method: entry.name.to_owned(),
                     step: None,
@@ -101,9 +101,11 @@ impl Dispatcher {
         };
         let finished = self.ctx.journal.finish(&id, &outcome).await;
         publisher.update(|view| {
-            view.operation = None;
+            *view.operation_of(kind.lane()) = None;
             // Of one that panicked.
-            view.planned = false;
+            if kind.lane() == Lane::Main {
+                view.planned = false;
+            }
         });
         drop(held);
         let served = self.respond(origin, answer(outcome.clone())).await;
@@ -151,10 +153,8 @@ impl Dispatcher {
         let ctx = &self.ctx;
         let id = OpId(request.unique_id.clone());
         let resumed = !done.is_empty();
-        let op = Op::change(
-            id,
-            entry.name,
-            request.context.clone(),
+        let op = Op::query(id.0, entry.name, request.context.clone(), request.deadline).journaled(
+            kind,
             done,
             ctx.journal.clone(),
             ctx.publisher.clone(),
@@ -272,7 +272,7 @@ impl Dispatcher {
             );
             let done = record.steps.clone();
             let request = request_of(record);
-            let ticket = self.turn.ticket();
+            let ticket = self.turn(kind.lane()).ticket();
             let change = Change {
                 entry,
                 built,

@@ -7,13 +7,15 @@ use crate::instance::gate::Gate;
 use crate::instance::view::Publisher;
 use crate::instance::{Phase, pulse};
 use crate::journal::{Journal, JournalError};
-use datastore_api::{Accounts, Configuration, Datastore, Health, Host, chain};
+use datastore_api::{Accounts, Configuration, Datastore, Health, Host, Replication, chain};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tracing::warn;
 
+use super::copies::Copies;
 use super::failure::{ErrorClass, RpcError};
 
 /// Key of the phase in the journal.
@@ -36,6 +38,8 @@ pub struct Settings {
     pub volume_support: bool,
     /// How long a stop may take before the process is killed.
     pub stop_limit: Duration,
+    /// Our address in the data network, if the control plane described one.
+    pub data_address: Option<IpAddr>,
     /// Folder before every system path, so that several guests live on one machine; empty on a real guest.
     pub root: PathBuf,
 }
@@ -85,6 +89,8 @@ pub struct Ctx {
     pub publisher: Publisher,
     /// What the bus is doing.
     pub bus_state: watch::Receiver<BusState>,
+    /// Copies promised to new replicas.
+    pub copies: Arc<Copies>,
     /// Admission.
     pub gate: Mutex<Gate>,
 }
@@ -103,6 +109,11 @@ impl Ctx {
     /// The configuration capability, or upstream's "not supported".
     pub fn configuration(&self, operation: &str) -> Result<&dyn Configuration, RpcError> {
         self.datastore.configuration().ok_or_else(|| self.not_supported(operation))
+    }
+
+    /// The capability to replicate, or upstream's "not supported".
+    pub fn replication(&self, operation: &str) -> Result<&dyn Replication, RpcError> {
+        self.datastore.replication().ok_or_else(|| self.not_supported(operation))
     }
 
     /// Upstream's "not supported".

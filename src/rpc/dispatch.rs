@@ -7,6 +7,7 @@ use super::method::{Built, Entry, Mode};
 use super::op::Op;
 use super::table;
 use crate::bus::{Ack, Answer, Bus, BusError, Delivery, ReplyTo, Request, RpcVersion};
+use crate::instance::gate::Lane;
 use crate::instance::turn::Turn;
 use datastore_api::chain;
 use futures_util::FutureExt;
@@ -43,7 +44,8 @@ pub enum Origin {
 pub struct Dispatcher {
     pub(super) ctx: Arc<Ctx>,
     pub(super) bus: Bus,
-    pub(super) turn: Turn,
+    main: Turn,
+    roles: Turn,
     queries: Arc<Semaphore>,
     pub(super) tasks: TaskTracker,
 }
@@ -55,10 +57,24 @@ impl Dispatcher {
         Self {
             ctx,
             bus,
-            turn: Turn::default(),
+            main: Turn::default(),
+            roles: Turn::default(),
             queries: Arc::new(Semaphore::new(QUERIES)),
             tasks,
         }
+    }
+
+    /// The queue of a lane.
+    pub(super) fn turn(&self, lane: Lane) -> &Turn {
+        match lane {
+            Lane::Main => &self.main,
+            Lane::Role => &self.roles,
+        }
+    }
+
+    /// Changes that wait for a turn.
+    pub(super) fn waiting(&self) -> usize {
+        self.main.waiting() + self.roles.waiting()
     }
 
     /// Handles a delivery of the bus.
@@ -100,7 +116,7 @@ impl Dispatcher {
                 Mode::Change(kind) => {
                     // The places in the queue and in the journal are taken here, in arrival order; everything else is the
                     // task's own business.
-                    let ticket = self.turn.ticket();
+                    let ticket = self.turn(kind.lane()).ticket();
                     let accepted = self.ctx.journal.accept(change::record(&request));
                     let change = change::Change {
                         entry,
@@ -137,7 +153,7 @@ impl Dispatcher {
             );
             return self.acknowledge(origin).await;
         }
-        let op = Op::query(request.unique_id, entry.name, request.context);
+        let op = Op::query(request.unique_id, entry.name, request.context, request.deadline);
         let answer = match self.run(built, &op, request.args).await {
             Ok(result) => Answer::Result(result),
             Err(error) => {

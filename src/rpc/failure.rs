@@ -23,6 +23,12 @@ pub enum ErrorClass {
     NotFound,
     /// A database does not exist.
     DatabaseNotFound,
+    /// The other side replicates in a way this one does not.
+    OtherStrategy,
+    /// The source's data do not fit on this volume.
+    NoSpaceForReplica,
+    /// Where a copy of the source's data ends cannot be told.
+    UnknownPosition,
     /// No such method.
     NoSuchMethod,
     /// A version of the interface we do not have.
@@ -33,13 +39,16 @@ pub enum ErrorClass {
 
 impl ErrorClass {
     /// All classes, for tests that walk them.
-    pub const ALL: [ErrorClass; 9] = [
+    pub const ALL: [ErrorClass; 12] = [
         ErrorClass::Trove,
         ErrorClass::NotSupported,
         ErrorClass::Guest,
         ErrorClass::BadRequest,
         ErrorClass::NotFound,
         ErrorClass::DatabaseNotFound,
+        ErrorClass::OtherStrategy,
+        ErrorClass::NoSpaceForReplica,
+        ErrorClass::UnknownPosition,
         ErrorClass::NoSuchMethod,
         ErrorClass::UnsupportedVersion,
         ErrorClass::Type,
@@ -57,6 +66,9 @@ impl ErrorClass {
             ErrorClass::BadRequest => ("BadRequest", TROVE),
             ErrorClass::NotFound => ("NotFound", TROVE),
             ErrorClass::DatabaseNotFound => ("DatabaseNotFound", TROVE),
+            ErrorClass::OtherStrategy => ("IncompatibleReplicationStrategy", TROVE),
+            ErrorClass::NoSpaceForReplica => ("InsufficientSpaceForReplica", TROVE),
+            ErrorClass::UnknownPosition => ("UnableToDetermineLastMasterGTID", TROVE),
             ErrorClass::NoSuchMethod => ("NoSuchMethod", DISPATCHER),
             ErrorClass::UnsupportedVersion => ("UnsupportedVersion", DISPATCHER),
             ErrorClass::Type => ("TypeError", "builtins"),

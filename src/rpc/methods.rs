@@ -5,6 +5,7 @@ mod databases;
 mod inspect;
 mod lifecycle;
 mod prepare;
+mod replication;
 mod root;
 mod users;
 mod volume;
@@ -13,7 +14,14 @@ pub use configuration::{ApplyOverrides, ResetConfiguration, UpdateOverrides};
 pub use databases::{CreateDatabase, DeleteDatabase, ListDatabases};
 pub use inspect::{GetDiagnostics, GetHwinfo, GetStatus, RpcPing};
 pub use lifecycle::{Restart, StartDbWithConfChanges, StopDb};
-pub use prepare::{NAME as PREPARE, Prepare, prepare_refused, steps as prepare_steps, was_ready};
+pub use prepare::{
+    NAME as PREPARE, Prepare, prepare_refused, replica_steps as prepare_replica_steps, steps as prepare_steps, was_ready,
+};
+pub use replication::{
+    AttachReplica, AttachReplicationSlave, BackupRequiredForReplication, CleanupSourceOnReplicaDetach, DemoteReplicationMaster,
+    DetachReplica, EnableAsMaster, GetLastTxn, GetLatestTxnId, GetReplicaContext, GetReplicationSnapshot, GetTxnCount,
+    MakeReadOnly, WaitForTxn,
+};
 pub use root::{DisableRoot, EnableRoot, EnableRootWithPassword, IsRootEnabled};
 pub use users::{
     ChangePasswords, CreateUser, DeleteUser, GetUser, GrantAccess, ListAccess, ListUsers, RevokeAccess, UpdateAttributes,

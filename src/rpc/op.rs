@@ -2,11 +2,13 @@
 
 use super::failure::RpcError;
 use crate::instance::Operation;
+use crate::instance::gate::{Lane, OpKind};
 use crate::instance::view::Publisher;
 use crate::journal::{Journal, OpId};
 use datastore_api::chain;
 use serde_json::{Map, Value};
 use std::future::Future;
+use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 /// An operation.
@@ -17,44 +19,46 @@ pub struct Op {
     pub method: &'static str,
     /// The caller's context, as received.
     pub context: Map<String, Value>,
+    /// When its caller stops waiting.
+    deadline: Option<Instant>,
     /// Steps done before the agent was last restarted.
     done: Vec<String>,
     journal: Option<Journal>,
-    publisher: Option<Publisher>,
+    publisher: Option<(Publisher, Lane)>,
 }
 
 impl Op {
     /// A query: no journal, no steps.
     #[must_use]
-    pub fn query(id: String, method: &'static str, context: Map<String, Value>) -> Self {
+    pub fn query(id: String, method: &'static str, context: Map<String, Value>, deadline: Option<Instant>) -> Self {
         Self {
             id: OpId(id),
             method,
             context,
+            deadline,
             done: Vec::new(),
             journal: None,
             publisher: None,
         }
     }
 
-    /// A change with its journal.
+    /// The same as a change of this kind, with its journal; `done` are the steps done before a restart.
     #[must_use]
-    pub fn change(
-        id: OpId,
-        method: &'static str,
-        context: Map<String, Value>,
-        done: Vec<String>,
-        journal: Journal,
-        publisher: Publisher,
-    ) -> Self {
+    pub fn journaled(self, kind: OpKind, done: Vec<String>, journal: Journal, publisher: Publisher) -> Self {
         Self {
-            id,
-            method,
-            context,
             done,
             journal: Some(journal),
-            publisher: Some(publisher),
+            publisher: Some((publisher, kind.lane())),
+            ..self
         }
+    }
+
+    /// How long this may still take if its caller is to hear of it: the time it has left without `reserve`, at most `most`. What
+    /// was taken up after a restart, when nobody waits any more, gets `reserve`.
+    #[must_use]
+    pub fn time_left(&self, most: Duration, reserve: Duration) -> Duration {
+        let left = self.deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        left.map_or(most, |left| most.min(left.saturating_sub(reserve).max(reserve)))
     }
 
     /// Whether a step was done before a restart of the agent.
@@ -73,10 +77,10 @@ impl Op {
             info!(method = self.method, step, "step was done before the restart");
             return Ok(());
         }
-        if let Some(publisher) = &self.publisher {
+        if let Some((publisher, lane)) = &self.publisher {
             let (id, method) = (self.id.0.clone(), self.method.to_owned());
             publisher.update(|view| {
-                view.operation = Some(Operation {
+                *view.operation_of(*lane) = Some(Operation {
                     id,
                     method,
                     step: Some(step.to_owned()),

@@ -47,7 +47,7 @@ impl GuestBuilder {
     }
 
     /// Makes it.
-    pub fn build(self) -> Guest {
+    pub async fn build(self) -> Guest {
         let cancel = CancellationToken::new();
         let (state, run) = (self.dir.join("state"), self.dir.join("run"));
         let machine = Settings {
@@ -89,6 +89,7 @@ impl GuestBuilder {
         };
         let conductor = Conductor::start(settings, journal.clone(), view, sender, cancel.clone());
         let (bus, _inbox) = Bus::start(nowhere(), cancel.clone());
+        let copies = rpc::Copies::load(journal.clone()).await;
         let ctx = Arc::new(Ctx {
             settings: rpc::Settings {
                 manager: "sim".to_owned(),
@@ -98,6 +99,7 @@ impl GuestBuilder {
                 mount_point,
                 volume_support: false,
                 stop_limit: Duration::from_secs(5),
+                data_address: None,
                 root: Default::default(),
             },
             datastore,
@@ -106,6 +108,7 @@ impl GuestBuilder {
             journal,
             conductor,
             publisher,
+            copies,
             bus_state: tokio::sync::watch::channel(BusState::Down("no broker".to_owned())).1,
             gate: Mutex::new(Gate::new(Phase::New)),
         });

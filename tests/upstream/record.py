@@ -17,6 +17,15 @@ from peer.process import TOP
 from peer.wire import Tap
 
 DATABASE = {"_name": "app", "_character_set": "utf8mb4", "_collate": "utf8mb4_general_ci"}
+REPLICA_INFO = {
+    "master": {"host": "10.1.2.7", "port": 3306},
+    "replica_conf": {
+        "log_position": {"gtid_pos": "0-1-77"},
+        "replication_user": {"name": "slave_1a2b3c4d", "password": "pa-ss_w0rd"},
+    },
+}
+DATASET = {"datastore_manager": "mariadb", "dataset_size": 1.06, "volume_size": 9.84, "snapshot_id": "b1"}
+REPLICA_CONFIG = "[mysqld]\nlog_bin = /var/lib/mysql/data/mariadb-bin.log\nread_only = true\n"
 USER = {"_name": "alice", "_password": "pa-ss_w0rd", "_host": "%", "_databases": [{"_name": "app"}]}
 NONE = {}
 
@@ -59,6 +68,31 @@ SAMPLES = {
     "enable_root_with_password": {"root_password": "chosen-One1"},
     "disable_root": NONE,
     "is_root_enabled": NONE,
+    "backup_required_for_replication": NONE,
+    "get_replication_snapshot": {
+        "snapshot_info": {
+            "name": "Replication snapshot for r1", "description": "Backup image used to initialize replication slave",
+            "instance_id": "i1", "parent_id": None, "tenant_id": "p1", "state": "NEW", "datastore_version_id": "v1",
+            "deleted": False, "replica_number": 1, "backup_info": {}, "storage_driver": "swift", "id": "b1",
+            "datastore": "mariadb", "datastore_version": "10.11", "swift_url": "https://swift.example/v1/AUTH_p1",
+        },
+        "replica_source_config": "[mysqld]\nlog_bin = /var/lib/mysql/data/mariadb-bin.log\n",
+    },
+    "attach_replica": {"replica_info": REPLICA_INFO, "slave_config": REPLICA_CONFIG, "restart": True},
+    "attach_replication_slave": {
+        "snapshot": dict(REPLICA_INFO, dataset=DATASET, replication_strategy="MariaDBGTIDReplication"),
+        "replica_config": REPLICA_CONFIG,
+    },
+    "detach_replica": {"for_failover": True},
+    "get_replica_context": NONE,
+    "make_read_only": {"read_only": True},
+    "enable_as_master": {"replica_source_config": "[mysqld]\nlog_bin = /var/lib/mysql/data/mariadb-bin.log\n"},
+    "demote_replication_master": NONE,
+    "get_latest_txn_id": NONE,
+    "get_last_txn": NONE,
+    "wait_for_txn": {"txn": "0-1-77"},
+    "get_txn_count": NONE,
+    "cleanup_source_on_replica_detach": {"replica_info": {"replication_user": "slave_1a2b3c4d"}},
 }
 
 

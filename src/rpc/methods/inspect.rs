@@ -2,7 +2,7 @@
 
 use crate::bus::BusState;
 use crate::host;
-use crate::instance::Phase;
+use crate::instance::{Operation, Phase};
 use crate::rpc::args::Arg;
 use crate::rpc::method::{Method, Mode, NoArgs};
 use crate::rpc::{Ctx, ErrorClass, Op, RpcError};
@@ -115,11 +115,16 @@ impl Method for GetStatus {
             "phase": view.phase,
             "health": health,
             "reason": reason,
-            "operation": view.operation.map(|op| json!({"id": op.id, "method": op.method, "step": op.step})),
+            "operation": view.operation.map(shown),
+            "role_operation": view.role_operation.map(shown),
             "waiting": view.waiting,
             "restart_required": view.restart_required,
             "unfinished": ctx.journal.depth(),
             "recent": recent,
         }))
     }
+}
+
+fn shown(op: Operation) -> Value {
+    json!({"id": op.id, "method": op.method, "step": op.step})
 }

@@ -2,7 +2,11 @@
 //!
 //! Steps, each journaled and safe to repeat: the volume, the driver's own steps, then the marker. At that point the instance
 //! is ready; databases, users and root follow, and a failure there is reported without failing the instance, as upstream does.
+//!
+//! With a `snapshot` it becomes a replica: before the marker it copies its source's data and follows the source. All it holds comes from
+//! there, so nothing is made in it: what a replica writes by itself its source never has.
 
+use super::replication::{FOLLOW, SEED, Wanted, WireSource, follow, has_location, seed};
 use crate::conductor::Status;
 use crate::instance::Phase;
 use crate::instance::gate::OpKind;
@@ -10,11 +14,12 @@ use crate::journal::Record;
 use crate::rpc::args::{Arg, Object, optional, required};
 use crate::rpc::method::{Method, Mode};
 use crate::rpc::shapes::{WireDatabase, WireUser};
-use crate::rpc::{Ctx, ErrorClass, Op, RpcError};
+use crate::rpc::{Ctx, ErrorClass, Op, RpcError, role};
 use datastore_api::{Change, Database, Datastore, FileMode, Health, PreparePlan, Secret, User};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
+use std::time::Duration;
 use tracing::{error, warn};
 
 /// Name on the wire.
@@ -28,6 +33,9 @@ const DATABASES: &str = "databases";
 const USERS: &str = "users";
 const ROOT: &str = "root";
 
+/// How long a new replica waits for its source to answer.
+const FOLLOW_LIMIT: Duration = Duration::from_secs(120);
+
 /// All steps of a preparation with this driver, in order, for the crash tests.
 #[must_use]
 pub fn steps(datastore: &dyn Datastore) -> Vec<&'static str> {
@@ -37,6 +45,15 @@ pub fn steps(datastore: &dyn Datastore) -> Vec<&'static str> {
         .chain(driver)
         .chain([READY, DATABASES, USERS, ROOT])
         .collect()
+}
+
+/// The same for a replica.
+#[must_use]
+pub fn replica_steps(datastore: &dyn Datastore) -> Vec<&'static str> {
+    let mut steps = steps(datastore);
+    let ready = steps.iter().position(|step| *step == READY).unwrap_or(steps.len());
+    steps.splice(ready..ready, [SEED, FOLLOW]);
+    steps
 }
 
 /// Whether a preparation had made its database ready before it was cut off.
@@ -74,7 +91,10 @@ pub struct PrepareArgs {
     #[serde(default)]
     cluster_config: Option<Value>,
     #[serde(default)]
-    snapshot: Option<Value>,
+    snapshot: Option<Object<WireSource>>,
+    /// Ours: the pair it is to be a member of.
+    #[serde(default)]
+    pair: Option<Map<String, Value>>,
     #[serde(default)]
     modules: Option<Value>,
     #[serde(default)]
@@ -99,6 +119,7 @@ impl Method for Prepare {
         optional("snapshot"),
         optional("modules"),
         optional("ds_version"),
+        optional("pair"),
     ];
     const NOTIFIES: bool = true;
     type Args = PrepareArgs;
@@ -137,6 +158,10 @@ async fn database(ctx: &Ctx, op: &Op, args: &PrepareArgs) -> Result<(), RpcError
     })
     .await?;
     refuse_unsupported(ctx, args)?;
+    let wanted = match &args.snapshot {
+        Some(Object(snapshot)) => Some(Wanted::read(ctx, snapshot, "snapshot").await?),
+        None => None,
+    };
     op.step(VOLUME, volume(ctx, args)).await?;
     op.step(CHECK, async { Ok(ctx.datastore.check_plan(&plan).await?) }).await?;
     for step in ctx.datastore.prepare_steps() {
@@ -146,13 +171,23 @@ async fn database(ctx: &Ctx, op: &Op, args: &PrepareArgs) -> Result<(), RpcError
         })
         .await?;
     }
+    if let Some(wanted) = &wanted {
+        // Before the start: what was copied in part is not started.
+        seed(ctx, op, wanted).await?;
+    }
     // A reboot may lie between the last step and here.
     ctx.datastore.start().await?;
+    if let Some(wanted) = &wanted {
+        follow(ctx, op, wanted, FOLLOW_LIMIT).await?;
+    }
     op.step(READY, async {
         let health = ctx.look().await;
         if health != Health::Healthy {
             let text = format!("the database does not answer after it was prepared: {health:?}");
             return Err(RpcError::new(ErrorClass::Trove, text));
+        }
+        if wanted.is_some() {
+            replicates(ctx).await?;
         }
         marker(ctx, "end").await?;
         Ok(())
@@ -165,8 +200,25 @@ async fn database(ctx: &Ctx, op: &Op, args: &PrepareArgs) -> Result<(), RpcError
     Ok(())
 }
 
+/// A replica is good when it replicates, not when its server answers.
+async fn replicates(ctx: &Ctx) -> Result<(), RpcError> {
+    let status = ctx.replication(NAME)?.status().await?;
+    if status.receiving && status.applying {
+        return Ok(());
+    }
+    let why = status.error.unwrap_or_else(|| "it does not say why".to_owned());
+    let text = format!("the database does not replicate after it was prepared: {why}");
+    Err(RpcError::new(ErrorClass::Trove, text))
+}
+
 /// What goes into the database: errors are reported and do not fail the instance.
-async fn contents(ctx: &Ctx, op: &Op, args: PrepareArgs) {
+async fn contents(ctx: &Ctx, op: &Op, mut args: PrepareArgs) {
+    let is_replica = args.snapshot.is_some();
+    if is_replica
+        && (args.databases.take().is_some_and(|list| !list.is_empty()) | args.users.take().is_some_and(|list| !list.is_empty()))
+    {
+        warn!("databases and users were asked for in a replica and were not made: it has its source's");
+    }
     let accounts = ctx.accounts(NAME);
     let databases = args.databases.unwrap_or_default();
     let databases: Vec<Database> = databases.into_iter().map(|Object(database)| database.into()).collect();
@@ -200,7 +252,16 @@ async fn contents(ctx: &Ctx, op: &Op, args: PrepareArgs) {
         })
         .await,
         op.step(ROOT, async {
-            if let Some(password) = args.root_password {
+            if is_replica {
+                if accounts
+                    .as_ref()
+                    .map_err(|_| ctx.not_supported("is_root_enabled"))?
+                    .is_root_enabled()
+                    .await?
+                {
+                    ctx.conductor.report_root(&op.context).await;
+                }
+            } else if let Some(password) = args.root_password {
                 accounts
                     .as_ref()
                     .map_err(|_| ctx.not_supported("enable_root"))?
@@ -247,10 +308,13 @@ async fn volume(ctx: &Ctx, args: &PrepareArgs) -> Result<(), RpcError> {
 
 fn refuse_unsupported(ctx: &Ctx, args: &PrepareArgs) -> Result<(), RpcError> {
     let given = |value: &Option<Value>| value.as_ref().is_some_and(|value| !is_empty(value));
-    let what = if given(&args.backup_info) {
+    if let Some(pair) = args.pair.as_ref().filter(|pair| !pair.is_empty()) {
+        role::check_pair(ctx, pair)?;
+    }
+    // The row of a replica's snapshot comes along without a place: there is no such backup, and none is needed.
+    let is_row_only = args.snapshot.is_some() && !has_location(args.backup_info.as_ref());
+    let what = if given(&args.backup_info) && !is_row_only {
         "restore"
-    } else if given(&args.snapshot) {
-        "attach_replica"
     } else if given(&args.cluster_config) {
         "cluster"
     } else {
