@@ -9,7 +9,8 @@ import subprocess
 import threading
 import time
 
-from lab.guest import MY_CNF, Refused
+from lab.guest import MY_CNF, Guest, Refused
+from lab.pair import VIPS, Facts, Mode, Pair
 from lab.sql import Session
 from lab.world import NICS, World, run
 
@@ -150,3 +151,43 @@ class Floor:
     def close(self):
         self.source.close()
         self.replica.close()
+
+
+FLOOR = Mode("floor", "async", "manual")
+
+
+class FloorPair(Pair):
+    """The floor as if it were a pair: for trying the judge, and for comparing figures."""
+
+    def __init__(self, world, guests, mode=FLOOR):
+        super().__init__(world, None, guests, mode)
+        self.switched = 0
+
+    @classmethod
+    def build(cls, world, password, mode=FLOOR):
+        """Two servers, prepared by the agent, which then goes: from here on it is by hand."""
+        guests = [Guest(world, host, "rabbit://guest:guest@127.0.0.1:1//").start(wait=False) for host in ("g1", "g2")]
+        for guest in guests:
+            guest.wait_for_agent().prepare_with_user(password, config(guest, mode.durability))
+            guest.kill_agent()
+        pair = cls(world, guests, mode)
+        pair.floor = Floor(*guests, VIPS, "repl", mode.durability).create()
+        return pair
+
+    def facts(self, guest):
+        host = self.floor.source if guest is self.floor.source.guest else self.floor.replica
+        source = host is self.floor.source
+        try:
+            status = host.two.sql("SHOW SLAVE STATUS")
+            read_only = host.two.value("SELECT @@read_only") != "0"
+        except Refused:
+            return None
+        runs = bool(status) and status[0][10:12] == ["Yes", "Yes"]
+        return Facts("source" if source else "replica", not read_only, "", self.switched, runs, True, False, {})
+
+    def running(self, guest):
+        return True
+
+    def switchover(self, guest=None, good=True, seconds=60):
+        self.floor.switchover()
+        self.switched += 1

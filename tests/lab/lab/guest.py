@@ -83,8 +83,10 @@ class Guest:
             env["TROVE_GUESTAGENT_ABORT_AT"] = abort_at
         with self.world.inside(self.host):
             self.agent = Process([self.binary, "--config-dir", self.conf], self.log, env=env)
-        if wait:
-            within(30, lambda: f"the agent of {self} answers\n" + tail(self.log), self.answers)
+        return self.wait_for_agent() if wait else self
+
+    def wait_for_agent(self):
+        within(30, lambda: f"the agent of {self} answers\n" + tail(self.log), self.answers)
         return self
 
     def answers(self):
@@ -116,20 +118,21 @@ class Guest:
 
     # --- what a taskmanager asks ---
 
-    def prepare(self, databases=(), users=()):
+    def prepare(self, databases=(), users=(), config=MY_CNF):
         """From nothing to a running server."""
         arguments = {
-            "packages": "", "memory_mb": 512, "device_path": None, "mount_point": "/var/lib/mysql", "config_contents": MY_CNF,
+            "packages": "", "memory_mb": 512, "device_path": None, "mount_point": "/var/lib/mysql", "config_contents": config,
             "ds_version": "10.11", "databases": list(databases), "users": list(users),
         }
         self.call("prepare", arguments, seconds=120)
         return self
 
-    def prepare_with_user(self, password):
+    def prepare_with_user(self, password, config=MY_CNF):
         """The same with the client's database and user."""
         return self.prepare(
             [{"_name": SCHEMA, "_character_set": "utf8mb4", "_collate": "utf8mb4_general_ci"}],
             [{"_name": USER, "_password": password, "_host": "%", "_databases": [{"_name": SCHEMA}]}],
+            config,
         )
 
     # --- the database, past the agent and the network ---
