@@ -14,6 +14,8 @@
 //! alone, after it only forward.
 
 mod switch;
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
 
@@ -73,11 +75,14 @@ pub enum Switch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Evidence {
-    /// The source's agent said: writes are closed, or its database is down and stays closed.
+    /// The other's agent said that writes are closed there and stay closed: before it answered it took the generation that is asked for
+    /// as seen ([`RoleState::saw_generation`]), so that nothing older opens it again.
     Released,
-    /// The source's door has closed by itself.
+    /// The source's door has closed by itself. Only for a replica that the source of its own generation has pinged since this guest
+    /// booted; one that follows nobody any more does not take over by itself.
     LeaseOver,
-    /// A person, or the control plane, says that the source is dead.
+    /// A person, or the control plane, says that the other guest is dead. It is asked in the same moment all the same: if it answers, its
+    /// word counts.
     Operator,
 }
 
@@ -156,6 +161,12 @@ impl RoleState {
         }
     }
 
+    /// The highest generation known here.
+    #[must_use]
+    pub fn highest(&self) -> u64 {
+        self.generation.max(self.superseded_by.unwrap_or(0))
+    }
+
     fn need(&self, role: Role) -> Result<(), Refused> {
         if self.role != role {
             return Err(Refused::Role {
@@ -171,11 +182,10 @@ impl RoleState {
     }
 
     fn follows(&self, next: u64) -> Result<(), Refused> {
-        let highest = self.generation.max(self.superseded_by.unwrap_or(0));
-        if next <= highest {
+        if next <= self.highest() {
             return Err(Refused::Generation {
                 given: next,
-                ours: highest,
+                ours: self.highest(),
             });
         }
         Ok(())
@@ -205,10 +215,10 @@ impl RoleState {
                 found: self.role,
             });
         }
-        if generation < self.generation {
+        if generation < self.highest() {
             return Err(Refused::Generation {
                 given: generation,
-                ours: self.generation,
+                ours: self.highest(),
             });
         }
         let stays = self.role == role && role == Role::Source;
@@ -224,7 +234,8 @@ impl RoleState {
 
     // --- the address and the writes of a source ---
 
-    /// Writes open. The caller has made sure of R2 and R3.
+    /// Writes open. The caller has made sure of R2 and R3: after a boot, that the other guest, asked in this run of the agent, is no
+    /// source (the question carries our generation, which demotes an older one first), or that a person says it is dead.
     pub fn opened(&self) -> Moved {
         self.idle()?;
         match self.role {
@@ -311,11 +322,27 @@ impl RoleState {
         (demoted, true)
     }
 
+    /// The other guest says that it is a source that lets clients write. A higher generation demotes us (R6); at the same one, which only
+    /// a person's word can have given twice, who is closed yields to who is open. The answer says whether we are demoted.
+    #[must_use]
+    pub fn met_source(&self, other: u64) -> (Self, bool) {
+        if self.role == Role::Source && !self.writable && self.switch.is_none() && other == self.generation {
+            let demoted = Self {
+                role: Role::Detached,
+                vip: VipState::Released,
+                superseded_by: Some(other),
+                ..self.clone()
+            };
+            return (demoted, true);
+        }
+        self.saw_generation(other)
+    }
+
     /// It follows the source of this generation.
     pub fn rejoined(&self, generation: u64) -> Moved {
         self.idle()?;
         match self.role {
-            Role::Replica | Role::Detached if generation >= self.generation.max(self.superseded_by.unwrap_or(0)) => Ok(Self {
+            Role::Replica | Role::Detached if generation >= self.highest() => Ok(Self {
                 role: Role::Replica,
                 writable: false,
                 vip: VipState::Released,
@@ -325,7 +352,7 @@ impl RoleState {
             }),
             Role::Replica | Role::Detached => Err(Refused::Generation {
                 given: generation,
-                ours: self.generation,
+                ours: self.highest(),
             }),
             found => Err(Refused::Role {
                 needed: Role::Detached,
@@ -334,16 +361,13 @@ impl RoleState {
         }
     }
 
-    /// The machine or its database has started: nothing is raised (R4). Who was unconfigured stays as open as it was.
+    /// The machine or its database has started: nothing is raised (R4). Who was unconfigured stays as open as it was, without the
+    /// address.
     #[must_use]
     pub fn booted(&self) -> Self {
-        if self.role == Role::Unconfigured {
-            return self.clone();
-        }
         Self {
-            writable: false,
-            vip: VipState::Released,
-            ..self.clone()
+            writable: self.writable && self.role == Role::Unconfigured,
+            ..self.let_go()
         }
     }
 }

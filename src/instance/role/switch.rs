@@ -120,10 +120,12 @@ impl RoleState {
         })
     }
 
-    /// Takes over from a source that is gone. A switchover in which the source was asked is decided by this.
-    pub fn taken_over(&self, next: u64, _why: Evidence) -> Moved {
+    /// Takes over from a source that is gone. A switchover in which the source was asked is decided by this. Who was left behind in an
+    /// older generation takes over on somebody's word only.
+    pub fn taken_over(&self, next: u64, why: Evidence) -> Moved {
         match self.role {
-            Role::Replica | Role::Detached => {}
+            Role::Replica => {}
+            Role::Detached if why != Evidence::LeaseOver => {}
             found => {
                 return Err(Refused::Role {
                     needed: Role::Replica,
