@@ -1,4 +1,6 @@
-//! Connections to the server: over its socket, as the agent's user, at most [`SESSIONS`] at a time, one of them kept idle.
+//! Connections to the server: over its socket, as the agent's user, a few at a time ([`Pool`]), some of them kept idle.
+//!
+//! There are two pools: one for the everyday, and one for changes of role, which must never wait behind a slow statement of the first.
 //!
 //! A statement is never cancelled by dropping it (its rows would be the answer to the next one): it runs in a task of its own that
 //! owns the connection, has a limit in the server, and is only abandoned, connection and all, when the server keeps to no limit. The
@@ -9,19 +11,41 @@ use crate::errors;
 use datastore_api::{DriverError, ErrorKind, ExposeSecret};
 use futures_util::future::BoxFuture;
 use mysql_async::prelude::{FromRow, Queryable};
-use mysql_async::{Conn, Error as SqlError, Opts, OptsBuilder, Params};
+use mysql_async::{Conn, Error as SqlError, Opts, OptsBuilder, Params, Row};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// Sessions at a time.
-const SESSIONS: usize = 2;
+/// How many sessions, and how long a statement of theirs may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pool {
+    /// Sessions at a time.
+    pub sessions: usize,
+    /// How many of them are kept when nobody uses them.
+    pub kept: usize,
+    /// How long to wait for a statement before its connection is given up.
+    pub statement: Duration,
+}
+
+impl Pool {
+    /// The everyday: the server's own limit (see the flavour's session setup) and some more.
+    pub const EVERYDAY: Pool = Pool {
+        sessions: 2,
+        kept: 1,
+        statement: Duration::from_secs(40),
+    };
+    /// Changes of role and their watching.
+    pub const ROLE: Pool = Pool {
+        sessions: 8,
+        kept: 3,
+        statement: Duration::from_secs(10),
+    };
+}
+
 /// How long to wait for a free session or a new connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// How long to wait for a statement: the server's own limit (see the flavour's session setup) and some more.
-const STATEMENT_LIMIT: Duration = Duration::from_secs(40);
 /// How long an idle connection may take to prove that it is alive.
 const PING_LIMIT: Duration = Duration::from_secs(2);
 
@@ -31,10 +55,11 @@ pub(crate) struct Sql {
     setup: &'static str,
     credentials: Arc<Credentials>,
     permits: Arc<Semaphore>,
+    pool: Pool,
     idle: Idle,
 }
 
-type Idle = Arc<Mutex<Option<Conn>>>;
+type Idle = Arc<Mutex<Vec<Conn>>>;
 
 /// A connection with its right to exist.
 struct Held {
@@ -45,17 +70,21 @@ struct Held {
 /// A connection in use. Given back when dropped, unless a statement is still under way on it.
 pub(crate) struct Session {
     held: Option<Held>,
+    id: u32,
+    limit: Duration,
+    kept: usize,
     idle: Idle,
 }
 
 impl Sql {
     /// Connections to this socket. None is opened yet.
-    pub fn new(socket: &Path, setup: &'static str, credentials: Arc<Credentials>) -> Self {
+    pub fn new(socket: &Path, setup: &'static str, credentials: Arc<Credentials>, pool: Pool) -> Self {
         Self {
             socket: socket.to_owned(),
             setup,
             credentials,
-            permits: Arc::new(Semaphore::new(SESSIONS)),
+            permits: Arc::new(Semaphore::new(pool.sessions)),
+            pool,
             idle: Idle::default(),
         }
     }
@@ -75,7 +104,7 @@ impl Sql {
             .into())
     }
 
-    /// A session. `Unavailable` if the server does not answer, or both sessions wait for it.
+    /// A session. `Unavailable` if the server does not answer, or all sessions wait for it.
     pub async fn session(&self) -> Result<Session, DriverError> {
         let permit = timeout(CONNECT_LIMIT, Arc::clone(&self.permits).acquire_owned())
             .await
@@ -98,9 +127,9 @@ impl Sql {
         Ok(self.give(conn, permit))
     }
 
-    /// Forgets the idle connection, because the server is about to end.
+    /// Forgets the idle connections, because the server is about to end.
     pub fn forget_idle(&self) {
-        drop(self.take_idle());
+        drop(std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner)));
     }
 
     async fn still_alive(
@@ -116,19 +145,47 @@ impl Sql {
     }
 
     fn give(&self, conn: Conn, permit: OwnedSemaphorePermit) -> Session {
-        let held = Some(Held { conn, _permit: permit });
         Session {
-            held,
+            id: conn.id(),
+            held: Some(Held { conn, _permit: permit }),
+            limit: self.pool.statement,
+            kept: self.pool.kept,
             idle: Arc::clone(&self.idle),
         }
     }
 
     fn take_idle(&self) -> Option<Conn> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 }
 
 impl Session {
+    /// The server's number of this session, for `KILL`.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// How long to wait for each of the next statements.
+    pub fn set_limit(&mut self, limit: Duration) {
+        self.limit = limit;
+    }
+
+    /// The rows of several statements, sent as one text: one round trip. The first that fails ends the rest.
+    pub async fn sets(&mut self, doing: &str, sql: impl Into<String>) -> Result<Vec<Vec<Row>>, DriverError> {
+        let sql = sql.into();
+        let read = self.with(doing, move |conn| {
+            Box::pin(async move {
+                let mut result = conn.query_iter(sql).await?;
+                let mut sets = Vec::new();
+                while sets.is_empty() || !result.is_empty() {
+                    sets.push(result.collect::<Row>().await?);
+                }
+                Ok(sets)
+            })
+        });
+        read.await?.map_err(|error| errors::sql(doing, error))
+    }
+
     /// The rows of a query. `doing` completes the sentence "could not ..." of an error.
     pub async fn rows<T>(&mut self, doing: &str, sql: impl Into<String>, params: impl Into<Params>) -> Result<Vec<T>, DriverError>
     where
@@ -174,7 +231,7 @@ impl Session {
             let result = act(&mut held.conn).await;
             (held, result)
         });
-        let (held, result) = finished(STATEMENT_LIMIT, running, doing).await?;
+        let (held, result) = finished(self.limit, running, doing).await?;
         if !matches!(&result, Err(error) if error.is_fatal()) {
             self.held = Some(held);
         }
@@ -185,7 +242,10 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         if let Some(held) = self.held.take() {
-            *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = Some(held.conn);
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            if idle.len() < self.kept {
+                idle.push(held.conn);
+            }
         }
     }
 }

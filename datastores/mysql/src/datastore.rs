@@ -1,6 +1,6 @@
 //! One server: its parts, and the trait the agent sees.
 
-use crate::conn::Sql;
+use crate::conn::{Pool, Sql};
 use crate::credentials::Credentials;
 use crate::flavour::Flavour;
 use crate::health::Probe;
@@ -21,6 +21,8 @@ pub(crate) struct Server {
     pub(crate) layout: Layout,
     pub(crate) credentials: Arc<Credentials>,
     pub(crate) sql: Sql,
+    /// Sessions for changes of role.
+    pub(crate) role: Arc<Sql>,
     pub(crate) probe: Probe,
 }
 
@@ -30,7 +32,9 @@ impl Server {
         let settings = Settings::parse(&context.options)?;
         let layout = Layout::new(&context)?;
         let credentials = Arc::new(Credentials::new(Arc::clone(&context.host), &layout.secrets));
-        let sql = Sql::new(&layout.socket, flavour.session_setup, Arc::clone(&credentials));
+        let sessions = |setup, pool| Sql::new(&layout.socket, setup, Arc::clone(&credentials), pool);
+        let sql = sessions(flavour.session_setup, Pool::EVERYDAY);
+        let role = Arc::new(sessions(flavour.role_setup, Pool::ROLE));
         Ok(Self {
             context,
             flavour,
@@ -38,6 +42,7 @@ impl Server {
             layout,
             credentials,
             sql,
+            role,
             probe: Probe::default(),
         })
     }

@@ -24,6 +24,9 @@ pub(crate) struct Flavour {
     pub service: &'static str,
     /// Set in each of our sessions. Pins the SQL mode, so that strings are quoted one way, and bounds every statement.
     pub session_setup: &'static str,
+    /// Set in each session for changes of role: nothing they do is a transaction of this server or stands in a log of statements
+    /// (the statement that follows a source holds a password), and each wait is bounded by who waits.
+    pub role_setup: &'static str,
     /// How passwords are stored.
     pub scheme: Scheme,
     /// A derived table of the real users with columns `user`, `host`, `plugin`, `hash`.
@@ -40,6 +43,13 @@ pub(crate) struct Flavour {
     pub live_only: &'static [&'static str],
     /// Options that the server takes from a file though they are no variables (any more).
     pub file_only: &'static [&'static str],
+    /// The privilege to write to a read-only server.
+    pub bypass: &'static str,
+    /// Parameters, beside the server's id, without which it cannot become source or replica while it runs. Logs lie in the data
+    /// directory, under names that do not hold the host's.
+    pub replication: &'static [(&'static str, &'static str)],
+    /// Parameters of replication that a user may change.
+    pub replication_defaults: &'static [(&'static str, &'static str)],
     /// Free bytes without which a preparation is not begun: system tables, redo log and temporary files.
     pub least_space: u64,
     /// Base configuration when the control plane sends none.
@@ -73,6 +83,9 @@ pub(crate) static MARIADB: Flavour = Flavour {
     session_setup: "SET SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION,NO_BACKSLASH_ESCAPES', \
                     max_statement_time = 30, lock_wait_timeout = 15, innodb_lock_wait_timeout = 15, wait_timeout = 900, \
                     slow_query_log = OFF",
+    role_setup: "SET SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION,NO_BACKSLASH_ESCAPES', \
+                 sql_log_bin = 0, sql_log_off = 1, slow_query_log = OFF, max_statement_time = 0, lock_wait_timeout = 3600, \
+                 innodb_lock_wait_timeout = 15, wait_timeout = 86400",
     scheme: Scheme::DoubleSha1,
     users: "(SELECT User AS user, Host AS host, JSON_VALUE(Priv, '$.plugin') AS plugin, \
             JSON_VALUE(Priv, '$.authentication_string') AS hash \
@@ -105,6 +118,26 @@ pub(crate) static MARIADB: Flavour = Flavour {
         "innodb_thread_concurrency",
         "innodb_thread_sleep",
         "skip_external_locking",
+    ],
+    bypass: "READ ONLY ADMIN",
+    replication: &[
+        ("log_bin", "binlog"),
+        ("log_slave_updates", "1"),
+        ("binlog_format", "ROW"),
+        ("gtid_domain_id", "0"),
+        ("gtid_strict_mode", "1"),
+        ("relay_log", "relay"),
+        // It never gives up a source that is gone for a while (days).
+        ("master_retry_count", "4294967295"),
+        ("rpl_semi_sync_master_wait_point", "AFTER_SYNC"),
+        // A receiver that acknowledges says goodbye to its source by a second connection: a source that is gone must not hold it up.
+        ("rpl_semi_sync_slave_kill_conn_timeout", "1"),
+    ],
+    replication_defaults: &[
+        ("sync_binlog", "1"),
+        ("innodb_flush_log_at_trx_commit", "1"),
+        ("binlog_expire_logs_seconds", "604800"),
+        ("max_binlog_size", "268435456"),
     ],
     least_space: 192 << 20,
     default_config: "[mysqld]\n\

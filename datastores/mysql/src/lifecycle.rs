@@ -143,6 +143,7 @@ impl Server {
     /// Stops the server and keeps it down.
     pub(crate) async fn stop_server(&self, limit: Duration) -> Result<Change, DriverError> {
         self.sql.forget_idle();
+        self.role.forget_idle();
         self.forget_probe();
         let stopped = self.context.host.stop_service(&self.service(), limit).await;
         stopped.map_err(|error| errors::service("stop the server", error))

@@ -33,6 +33,8 @@ pub(crate) struct Layout {
     pub data: PathBuf,
     /// Folder of the credentials, on the data volume.
     pub secrets: PathBuf,
+    /// Folder of the certificates a replica needs.
+    pub replica_tls: PathBuf,
     /// Says that a preparation is under way, and how far it is.
     pub marker: PathBuf,
 }
@@ -57,6 +59,7 @@ impl Layout {
             logs,
             tmp: below(root, "var/tmp"),
             data: mount.join("data"),
+            replica_tls: mount.join("replica-tls"),
             marker: secrets.join("preparing"),
             secrets,
         };

@@ -15,7 +15,7 @@ impl Server {
         for database in databases {
             self.check_new_database(&database.name)?;
         }
-        let mut session = self.sql.session().await?;
+        let mut session = self.writer().await?;
         let mut clauses = Vec::with_capacity(databases.len());
         for database in databases {
             clauses.push(alphabet(&mut session, database).await?);
@@ -36,7 +36,7 @@ impl Server {
 
     pub(super) async fn drop_database(&self, name: &str) -> Result<Change, DriverError> {
         self.check_database(name)?;
-        let mut session = self.sql.session().await?;
+        let mut session = self.writer().await?;
         if !exists(&mut session, name).await? {
             return Ok(Change::Unchanged);
         }

@@ -6,10 +6,11 @@ mod page;
 mod root;
 mod users;
 
+use crate::conn::Session;
 use crate::datastore::Server;
 use async_trait::async_trait;
 use datastore_api::{
-    Account, Accounts, Change, Database, DriverError, Page, PageRequest, PasswordChange, Secret, User, UserAttributes,
+    Account, Accounts, Change, Database, DriverError, ErrorKind, Page, PageRequest, PasswordChange, Secret, User, UserAttributes,
 };
 
 #[async_trait]
@@ -72,5 +73,20 @@ impl Accounts for Server {
 
     async fn is_root_enabled(&self) -> Result<bool, DriverError> {
         self.has_remote_root().await
+    }
+}
+
+impl Server {
+    /// A session for changes. The agent's user may write to a read-only server, and then a replica would hold transactions that its source
+    /// never had, and could follow it no longer.
+    async fn writer(&self) -> Result<Session, DriverError> {
+        let mut session = self.sql.session().await?;
+        let query = "SELECT @@global.read_only";
+        let closed: Vec<u8> = session.rows("look whether writes are open", query, ()).await?;
+        if closed == [1] {
+            let text = "the server is read-only: databases and users of a replica are changed on its source";
+            return Err(DriverError::new(ErrorKind::Failed, text));
+        }
+        Ok(session)
     }
 }

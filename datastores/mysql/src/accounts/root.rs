@@ -19,7 +19,7 @@ impl Server {
         };
         check_password(&account, &password)?;
         let privileges = self.root_privileges()?;
-        let mut session = self.sql.session().await?;
+        let mut session = self.writer().await?;
         let create = format!(
             "CREATE USER IF NOT EXISTS {} {}",
             sql::account(&account),
@@ -34,6 +34,13 @@ impl Server {
         };
         let grant = format!("GRANT {privileges} ON *.* TO {}{option}", sql::account(&account));
         session.run("grant the remote root user its privileges", grant).await?;
+        if self.grants_all() {
+            // Nobody but the agent writes to a replica: what root wrote there, its source would never have.
+            let revoke = format!("REVOKE {} ON *.* FROM {}", self.flavour.bypass, sql::account(&account));
+            session
+                .run("keep the remote root user from writing to a replica", revoke)
+                .await?;
+        }
         Ok(User {
             account,
             password: Some(password),
@@ -43,7 +50,7 @@ impl Server {
 
     pub(super) async fn lock_root(&self) -> Result<Change, DriverError> {
         let mut change = Change::Unchanged;
-        let mut session = self.sql.session().await?;
+        let mut session = self.writer().await?;
         for host in self.root_hosts(&mut session).await? {
             let unknown = password::generate(self.context.password_length)?;
             let account = Account {
@@ -66,6 +73,12 @@ impl Server {
             self.flavour.users
         );
         session.rows("look for a remote root user", query, (ROOT,)).await
+    }
+
+    /// Whether the configured privileges are all there are. An operator who names each one gets exactly these.
+    fn grants_all(&self) -> bool {
+        let all = |word: &String| ["ALL", "ALL PRIVILEGES"].contains(&word.trim().to_ascii_uppercase().as_str());
+        self.context.root_grant.is_empty() || self.context.root_grant.iter().any(all)
     }
 
     /// The configured privileges. They come from a file of the operator, and still are not pasted unread.

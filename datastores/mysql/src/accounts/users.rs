@@ -33,7 +33,7 @@ impl Server {
             user.databases.iter().try_for_each(|database| self.check_database(database))?;
             checked.push((account, password, &user.databases));
         }
-        let mut session = self.sql.session().await?;
+        let mut session = self.writer().await?;
         let mut change = Change::Unchanged;
         for (account, password, databases) in checked {
             let made = match self.stored(&mut session, &account).await? {
@@ -55,7 +55,7 @@ impl Server {
 
     pub(super) async fn drop_user(&self, account: &Account) -> Result<Change, DriverError> {
         let account = self.check_user(account)?;
-        let mut session = self.sql.session().await?;
+        let mut session = self.writer().await?;
         if self.stored(&mut session, &account).await?.is_none() {
             return Ok(Change::Unchanged);
         }
@@ -109,7 +109,7 @@ impl Server {
             check_password(&account, &change.password)?;
             checked.push((account, &change.password));
         }
-        let mut session = self.sql.session().await?;
+        let mut session = self.writer().await?;
         let mut known = Vec::with_capacity(checked.len());
         for (account, password) in checked {
             let stored = self.need(&mut session, &account).await?;
@@ -134,7 +134,7 @@ impl Server {
         if let Some(password) = &wanted.password {
             check_password(&account, password)?;
         }
-        let mut session = self.sql.session().await?;
+        let mut session = self.writer().await?;
         let stored = self.need(&mut session, &account).await?;
         if renamed != account && self.stored(&mut session, &renamed).await?.is_some() {
             return Err(DriverError::new(
@@ -166,7 +166,7 @@ impl Server {
                 _ => error,
             })?;
         }
-        let mut session = self.sql.session().await?;
+        let mut session = self.writer().await?;
         self.need(&mut session, &account).await?;
         grant_all(&mut session, &account, databases).await
     }
@@ -174,7 +174,7 @@ impl Server {
     pub(super) async fn revoke_database(&self, account: &Account, database: &str) -> Result<Change, DriverError> {
         let account = self.check_user(account)?;
         self.check_database(database)?;
-        let mut session = self.sql.session().await?;
+        let mut session = self.writer().await?;
         self.need(&mut session, &account).await?;
         let mut change = Change::Unchanged;
         for stored in stored_grants(&mut session, &account).await? {

@@ -11,15 +11,20 @@ mod variables;
 use crate::datastore::Server;
 use crate::errors;
 use async_trait::async_trait;
+use aws_lc_rs::digest;
 use datastore_api::{Change, ConfigEffect, ConfigOverrides, Configuration, DriverError, ErrorKind, FileMode};
 use option_file::Parameters;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
+/// What the driver wants unless the user says otherwise.
+const DEFAULT_LAYER: &str = "10-system-001-defaults.cnf";
 /// The user layer.
 const USER_LAYER: &str = "20-user-001-common.cnf";
 /// The system layer.
 const SYSTEM_LAYER: &str = "50-system-001-common.cnf";
+/// How the server starts by itself: the present role of the instance.
+const ROLE_LAYER: &str = "50-system-002-role.cnf";
 
 #[async_trait]
 impl Configuration for Server {
@@ -88,7 +93,11 @@ impl Server {
     }
 
     async fn write_user_layer(&self, parameters: &Parameters) -> Result<Change, DriverError> {
-        let path = self.layer(USER_LAYER);
+        self.write_layer(USER_LAYER, parameters).await
+    }
+
+    async fn write_layer(&self, name: &str, parameters: &Parameters) -> Result<Change, DriverError> {
+        let path = self.layer(name);
         if parameters.is_empty() {
             return self
                 .context
@@ -100,7 +109,13 @@ impl Server {
         self.write_config(&path, &option_file::render("mysqld", parameters)).await
     }
 
-    /// What the server must have whatever the base and the user say: where its data, socket and logs are.
+    /// Writes the layer of the instance's role; an empty one is removed. A new preparation has none.
+    pub(crate) async fn write_role_layer(&self, parameters: &Parameters) -> Result<Change, DriverError> {
+        self.write_layer(ROLE_LAYER, parameters).await
+    }
+
+    /// What the server must have whatever the base and the user say: where its data, socket and logs are, and that it can become a
+    /// source or a replica without a restart.
     pub(crate) async fn write_system_layer(&self) -> Result<Change, DriverError> {
         let layout = &self.layout;
         let mut server = Parameters::new();
@@ -110,6 +125,10 @@ impl Server {
         set("pid_file", layout.pid.display().to_string());
         set("log_error", layout.error_log.display().to_string());
         set("ignore_db_dirs", "lost+found".to_owned());
+        set("server_id", server_id(&self.context.instance_id).to_string());
+        for (key, value) in self.flavour.replication {
+            set(key, (*value).to_owned());
+        }
         if layout.moved {
             set("tmpdir", layout.tmp.display().to_string());
         }
@@ -124,7 +143,12 @@ impl Server {
             let client = Parameters::from([("socket".to_owned(), layout.socket.display().to_string())]);
             text.push_str(&option_file::render("client", &client));
         }
-        self.write_config(&self.layer(SYSTEM_LAYER), &text).await
+        let defaults = self.flavour.replication_defaults.iter();
+        let defaults: Parameters = defaults
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        let change = self.write_layer(DEFAULT_LAYER, &defaults).await?;
+        Ok(change.or(self.write_config(&self.layer(SYSTEM_LAYER), &text).await?))
     }
 
     /// Removes layers that an earlier instance left on this root disk; files of other programs in the folder stay.
@@ -142,7 +166,7 @@ impl Server {
                 .iter()
                 .any(|group| name.starts_with(group))
                 && name.ends_with(".cnf");
-            if ours && name != USER_LAYER && name != SYSTEM_LAYER {
+            if ours && ![DEFAULT_LAYER, USER_LAYER, SYSTEM_LAYER].contains(&name.as_str()) {
                 let path = self.layer(&name);
                 let removed = self.context.host.remove(&path).await;
                 change = change.or(removed.map_err(|error| errors::file("remove", &path, error))?);
@@ -161,5 +185,27 @@ impl Server {
             .write_atomic(path, text.as_bytes(), &mode)
             .await
             .map_err(|error| errors::file("write", path, error))
+    }
+}
+
+/// The server's identity among its peers: the same for the same instance for ever, and none of the numbers people choose by hand.
+fn server_id(instance: &str) -> u32 {
+    let digest = digest::digest(&digest::SHA256, instance.as_bytes());
+    let bytes = digest.as_ref().first_chunk().expect("a digest is longer than four bytes");
+    u32::from_be_bytes(*bytes).max(1 << 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_identity_of_a_server_is_stable() {
+        assert_eq!(
+            server_id("6f3c0b0e-0000-4000-8000-000000000001"),
+            server_id("6f3c0b0e-0000-4000-8000-000000000001")
+        );
+        let ids: std::collections::HashSet<u32> = (0..10_000).map(|n| server_id(&n.to_string())).collect();
+        assert!(ids.len() > 9_990 && ids.iter().all(|id| *id > 65_535));
     }
 }

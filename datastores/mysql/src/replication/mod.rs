@@ -2,6 +2,22 @@
 //!
 //! Owns: roles of the server (source, replica), positions, durability. Uses: `conn` (a session of its own), `config` (the system layer).
 //! Never does: restart the server, decide which server has which role.
+//!
+//! ```text
+//! follow · writes · durability · source · login     verbs
+//!          sessions · status · tls                  what is asked of the server and of the disk
+//!                  gtid                             sets of transactions, pure
+//! ```
+
+mod durability;
+mod follow;
+mod gtid;
+mod login;
+mod sessions;
+mod source;
+mod status;
+mod tls;
+mod writes;
 
 use crate::datastore::Server;
 use async_trait::async_trait;
@@ -9,6 +25,7 @@ use datastore_api::{
     BlockLimits, Blocked, Change, DriverError, Durability, ErrorKind, FollowPlan, Position, ReplicaLogin, Replication,
     ReplicationStatus, Saved,
 };
+use gtid::Gtids;
 use std::path::Path;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -31,87 +48,87 @@ impl Replication for Server {
     }
 
     async fn status(&self) -> Result<ReplicationStatus, DriverError> {
-        not_yet("tell the state of replication")
+        self.read_status().await
     }
 
     async fn position(&self) -> Result<Position, DriverError> {
-        not_yet("tell its position")
+        self.read_position().await
     }
 
     async fn log_state(&self) -> Result<Position, DriverError> {
-        not_yet("tell the state of its log")
+        Ok(Position(self.read_log_state().await?.1.to_string()))
     }
 
-    fn covers(&self, _have: &Position, _want: &Position) -> Result<bool, DriverError> {
-        not_yet("compare positions")
+    fn covers(&self, have: &Position, want: &Position) -> Result<bool, DriverError> {
+        Ok(Gtids::parse(&have.0)?.covers(&Gtids::parse(&want.0)?))
     }
 
-    fn missing(&self, _have: &Position, _want: &Position) -> Result<u64, DriverError> {
-        not_yet("compare positions")
+    fn missing(&self, have: &Position, want: &Position) -> Result<u64, DriverError> {
+        Ok(Gtids::parse(&have.0)?.missing(&Gtids::parse(&want.0)?))
     }
 
-    async fn errant(&self, _source_log_state: &Position) -> Result<Vec<String>, DriverError> {
-        not_yet("list transactions of its own")
+    async fn errant(&self, source_log_state: &Position) -> Result<Vec<String>, DriverError> {
+        self.list_errant(source_log_state).await
     }
 
     async fn save_errant(&self, _source_log_state: &Position, _folder: &Path) -> Result<Option<Saved>, DriverError> {
         not_yet("save transactions of its own")
     }
 
-    async fn make_source(&self, _options: Option<&str>) -> Result<Change, DriverError> {
-        not_yet("be a source")
+    async fn make_source(&self, options: Option<&str>) -> Result<Change, DriverError> {
+        self.be_source(options).await
     }
 
     async fn create_login(&self) -> Result<ReplicaLogin, DriverError> {
-        not_yet("create an account for a replica")
+        self.new_login().await
     }
 
-    async fn ensure_login(&self, _login: &ReplicaLogin) -> Result<Change, DriverError> {
-        not_yet("create an account for a replica")
+    async fn ensure_login(&self, login: &ReplicaLogin) -> Result<Change, DriverError> {
+        self.keep_login(login).await
     }
 
-    async fn drop_login(&self, _user: &str) -> Result<Change, DriverError> {
-        not_yet("remove an account of a replica")
+    async fn drop_login(&self, user: &str) -> Result<Change, DriverError> {
+        self.remove_login(user).await
     }
 
-    async fn follow(&self, _plan: &FollowPlan, _limit: Duration) -> Result<Change, DriverError> {
-        not_yet("follow a source")
+    async fn follow(&self, plan: &FollowPlan, limit: Duration) -> Result<Change, DriverError> {
+        self.follow_source(plan, limit).await
     }
 
-    async fn detach(&self, _limit: Duration) -> Result<Position, DriverError> {
-        not_yet("end following")
+    async fn detach(&self, limit: Duration) -> Result<Position, DriverError> {
+        self.leave_source(limit).await
     }
 
-    async fn wait_for(&self, _at: &Position, _limit: Duration) -> Result<(), DriverError> {
-        not_yet("wait for a position")
+    async fn wait_for(&self, at: &Position, limit: Duration) -> Result<(), DriverError> {
+        self.wait_until(at, limit).await
     }
 
-    async fn block_writes(&self, _limits: &BlockLimits) -> Result<Blocked, DriverError> {
-        not_yet("block writes")
+    async fn block_writes(&self, limits: &BlockLimits) -> Result<Blocked, DriverError> {
+        self.close_writes(limits).await
     }
 
     async fn open_writes(&self) -> Result<Change, DriverError> {
-        not_yet("open writes")
+        self.reopen_writes().await
     }
 
     async fn end_sessions(&self) -> Result<u64, DriverError> {
-        not_yet("end the sessions of clients")
+        self.end_clients().await
     }
 
-    async fn set_durability(&self, _mode: Durability, _is_source: bool) -> Result<Change, DriverError> {
-        not_yet("set what a write is worth")
+    async fn set_durability(&self, mode: Durability, is_source: bool) -> Result<Change, DriverError> {
+        self.change_durability(mode, is_source).await
     }
 
-    async fn set_start(&self, _closed: bool, _yields: bool) -> Result<Change, DriverError> {
-        not_yet("set how it starts")
+    async fn set_start(&self, closed: bool, yields: bool) -> Result<Change, DriverError> {
+        self.write_start(closed, yields).await
     }
 
     async fn user_databases(&self) -> Result<Vec<String>, DriverError> {
-        not_yet("list databases of users")
+        self.list_user_databases().await
     }
 
     async fn last_of_source(&self) -> Result<(Option<String>, u64), DriverError> {
-        not_yet("tell how far it is")
+        self.read_last_of_source().await
     }
 
     async fn send_clone(&self, _out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<Position, DriverError> {

@@ -1,0 +1,302 @@
+//! Following a source, and ending it.
+//!
+//! What was received is never thrown away in silence: the server drops its relay log when both threads start together, so the applier
+//! goes on running while the receiver is changed, and a source is left only when everything received from it is applied.
+
+use super::gtid::Gtids;
+use super::status::{Look, Source, look, position};
+use crate::conn::Session;
+use crate::datastore::Server;
+use crate::errors::invalid;
+use crate::sql;
+use datastore_api::{BlockLimits, Change, DriverError, ErrorKind, ExposeSecret, FollowPlan, Position, SourceEndpoint, Start};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use tracing::warn;
+
+/// Between two looks at a receiver that connects.
+const POLL: Duration = Duration::from_millis(3);
+/// A wait inside the server is cut into pieces of this length, so that an applier that has stopped is noticed.
+const SLICE: Duration = Duration::from_millis(500);
+/// How long stopping and starting of threads may take beyond the caller's limit.
+const THREAD_LIMIT: Duration = Duration::from_secs(10);
+/// Seconds of silence after which a receiver reconnects; a source that has nothing to say sends a sign of life more often.
+const SILENCE: u32 = 4;
+const SIGN_OF_LIFE: &str = "0.5";
+/// The server's error numbers of a source that refuses this account.
+const REFUSED: [u32; 3] = [1045, 1044, 1227];
+
+impl Server {
+    pub(super) async fn follow_source(&self, plan: &FollowPlan, limit: Duration) -> Result<Change, DriverError> {
+        let end = Instant::now() + limit;
+        check(plan)?;
+        self.replica_account(&plan.login.user)?;
+        let mut session = self.role_session().await?;
+        session.set_limit(limit + THREAD_LIMIT);
+        let before = look(&mut session).await?;
+        if !before.read_only {
+            let limits = BlockLimits {
+                grace: (limit / 4).min(Duration::from_secs(1)),
+                limit,
+            };
+            self.close_writes(&limits).await?;
+        }
+        self.leave_old_source(&mut session, &before, plan, end).await?;
+        self.set_position(&mut session, &plan.start).await?;
+        let tls = self.write_tls(plan.tls.as_ref()).await?;
+        session
+            .run(
+                "set how long a source may be silent",
+                format!("SET GLOBAL slave_net_timeout = {SILENCE}"),
+            )
+            .await?;
+        let statement = format!("{}{tls}", change_master(plan));
+        session.run("set the source", statement).await?;
+        session.run("start following", "START SLAVE").await?;
+        wait_until_connected(&mut session, &plan.source, end).await?;
+        Ok(Change::Done)
+    }
+
+    /// Stops following whatever is followed now. From another source everything received is applied first.
+    async fn leave_old_source(
+        &self,
+        session: &mut Session,
+        before: &Look,
+        plan: &FollowPlan,
+        end: Instant,
+    ) -> Result<(), DriverError> {
+        let Some(source) = &before.source else { return Ok(()) };
+        let is_same = source.endpoint == (plan.source.host.clone(), plan.source.port);
+        // What the same source sent it can send again; new data have no use for the old ones' relay log.
+        if !is_same && plan.start == Start::Current {
+            stop_receiver(session, source).await?;
+            apply_received(session, end).await?;
+        }
+        session.run("stop following", "STOP SLAVE").await
+    }
+
+    /// Sets where to begin. The server's own log is a part of where it is, whatever it followed before.
+    async fn set_position(&self, session: &mut Session, start: &Start) -> Result<(), DriverError> {
+        let here = look(session).await?;
+        let wanted = match start {
+            // A request that is repeated after some progress begins where it is.
+            Start::At(at) => Some(Gtids::parse(&at.0)?).filter(|at| !here.position.covers(at)),
+            Start::Current => None,
+        };
+        if let Some(seeded) = &wanted {
+            let log: Vec<Option<String>> = session
+                .rows("read the state of the log", "SELECT @@global.gtid_binlog_state", ())
+                .await?;
+            let log = Gtids::parse(log.into_iter().next().flatten().unwrap_or_default().as_str())?;
+            if !log.is_empty() {
+                session.run("forget the log of the data before", "RESET MASTER").await?;
+            }
+            let state = format!("SET GLOBAL gtid_binlog_state = {}", sql::text(&seeded.to_string()));
+            session.run("set the state of the log", state).await?;
+        }
+        let from = wanted.unwrap_or(here.position).position();
+        if here.applied.position() != from {
+            let set = format!("SET GLOBAL gtid_slave_pos = {}", sql::text(&from.0));
+            session.run("set the position to follow from", set).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn leave_source(&self, limit: Duration) -> Result<Position, DriverError> {
+        let end = Instant::now() + limit;
+        let mut session = self.role_session().await?;
+        session.set_limit(limit + THREAD_LIMIT);
+        let before = look(&mut session).await?;
+        let Some(source) = &before.source else {
+            return Ok(before.position.position());
+        };
+        if !source.applies() && source.wants_to_receive() {
+            // While the receiver runs, this drops nothing.
+            session.run("start the applier", "START SLAVE SQL_THREAD").await?;
+        }
+        stop_receiver(&mut session, source).await?;
+        if let Err(error) = apply_received(&mut session, end).await {
+            if source.wants_to_receive()
+                && let Err(again) = session.run("follow again", "START SLAVE IO_THREAD").await
+            {
+                warn!(
+                    error = datastore_api::chain(&again),
+                    "the receiver could not be started again"
+                );
+            }
+            return Err(error);
+        }
+        session.sets("forget the source", "STOP SLAVE; RESET SLAVE ALL").await?;
+        Ok(position(&mut session).await?.position())
+    }
+
+    pub(super) async fn wait_until(&self, at: &Position, limit: Duration) -> Result<(), DriverError> {
+        let want = Gtids::parse(&at.0)?;
+        let mut session = self.role_session().await?;
+        session.set_limit(limit + THREAD_LIMIT);
+        reach(&mut session, &want, Instant::now() + limit).await
+    }
+}
+
+fn check(plan: &FollowPlan) -> Result<(), DriverError> {
+    let host = &plan.source.host;
+    let plain = |c: char| c.is_ascii_alphanumeric() || ".:_-%".contains(c);
+    if host.is_empty() || host.len() > 255 || !host.chars().all(plain) || plan.source.port == 0 {
+        let text = format!(
+            "'{}' port {} is no address of a source",
+            host.escape_debug(),
+            plan.source.port
+        );
+        return Err(invalid(text));
+    }
+    let password = plan.login.password.expose_secret();
+    if password.is_empty() || password.len() > 96 || password.chars().any(char::is_control) {
+        return Err(invalid(
+            "the password of the replica's account is empty, too long, or has control characters",
+        ));
+    }
+    if let Start::At(at) = &plan.start {
+        Gtids::parse(&at.0)?;
+    }
+    Ok(())
+}
+
+/// The whole statement but for encryption: nothing of an earlier one stays.
+fn change_master(plan: &FollowPlan) -> String {
+    format!(
+        "CHANGE MASTER TO MASTER_HOST = {}, MASTER_PORT = {}, MASTER_USER = {}, MASTER_PASSWORD = {}, MASTER_USE_GTID = slave_pos, \
+         MASTER_CONNECT_RETRY = 1, MASTER_HEARTBEAT_PERIOD = {SIGN_OF_LIFE}, MASTER_DELAY = 0, IGNORE_SERVER_IDS = (), \
+         DO_DOMAIN_IDS = (), IGNORE_DOMAIN_IDS = ()",
+        sql::text(&plan.source.host),
+        plan.source.port,
+        sql::text(&plan.login.user),
+        sql::text(plan.login.password.expose_secret()),
+    )
+}
+
+/// Stops the receiver; the applier goes on.
+async fn stop_receiver(session: &mut Session, source: &Source) -> Result<(), DriverError> {
+    if !source.wants_to_receive() {
+        return Ok(());
+    }
+    session.run("stop the receiver", "STOP SLAVE IO_THREAD").await
+}
+
+/// Waits until everything received is applied, the receiver being stopped.
+async fn apply_received(session: &mut Session, end: Instant) -> Result<(), DriverError> {
+    let now = look(session).await?;
+    let Some(source) = &now.source else { return Ok(()) };
+    if source.applies() {
+        return reach(session, &source.received, end).await;
+    }
+    if source.has_unapplied(&now.applied) {
+        let why = source.error().unwrap_or_else(|| "the applier does not run".to_owned());
+        let text = format!("not all that was received can be applied (up to {}): {why}", source.received);
+        return Err(DriverError::new(ErrorKind::Failed, text));
+    }
+    Ok(())
+}
+
+/// Waits until the server has all of `want`, applied.
+async fn reach(session: &mut Session, want: &Gtids, end: Instant) -> Result<(), DriverError> {
+    loop {
+        let now = look(session).await?;
+        // What is in the log but not yet applied is a replicated transaction in the middle of its commit.
+        if now.applied.covers(want) || (now.position.covers(want) && !now.source.as_ref().is_some_and(Source::applies)) {
+            return Ok(());
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let text = format!(
+                "position {want} was not reached in time: {} transactions are missing",
+                now.position.missing(want)
+            );
+            return Err(DriverError::new(ErrorKind::Timeout, text));
+        }
+        let applier_failed = now
+            .source
+            .as_ref()
+            .filter(|source| !source.applies() && source.applier_error.0 != 0);
+        if let Some(source) = applier_failed {
+            let text = format!("position {want} cannot be reached: {}", source.error().unwrap_or_default());
+            return Err(DriverError::new(ErrorKind::Failed, text));
+        }
+        let slice = left.min(SLICE).as_secs_f64();
+        let wait = "SELECT MASTER_GTID_WAIT(?, ?)";
+        let _: Vec<Option<i64>> = session.rows("wait for a position", wait, (want.position().0, slice)).await?;
+    }
+}
+
+async fn wait_until_connected(session: &mut Session, to: &SourceEndpoint, end: Instant) -> Result<(), DriverError> {
+    loop {
+        let now = look(session).await?;
+        let Some(source) = &now.source else {
+            return Err(DriverError::new(
+                ErrorKind::Failed,
+                "the source was taken away while it was being followed",
+            ));
+        };
+        if source.receives() && source.applies() {
+            return Ok(());
+        }
+        let (number, words) = &source.receiver_error;
+        let at = format!("{}:{}", to.host, to.port);
+        if REFUSED.contains(number) {
+            let text = format!("source {at} refuses the replica's account: {words} ({number})");
+            return Err(DriverError::new(ErrorKind::Failed, text));
+        }
+        let gave_up = source.receiver == "No" && *number != 0;
+        let broke = !source.applies() && source.applier_error.0 != 0;
+        if gave_up || broke {
+            let text = format!("could not follow {at}: {}", source.error().unwrap_or_default());
+            let diverged = gave_up && *number == 1236;
+            return Err(DriverError::new(
+                if diverged { ErrorKind::WrongData } else { ErrorKind::Failed },
+                text,
+            ));
+        }
+        if Instant::now() >= end {
+            let why = source.error().unwrap_or_else(|| "no answer yet".to_owned());
+            let text = format!("source {at} is not reached, trying goes on: {why}");
+            return Err(DriverError::new(ErrorKind::Timeout, text));
+        }
+        sleep(POLL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datastore_api::{ReplicaLogin, Secret};
+
+    fn plan(host: &str, password: &str) -> FollowPlan {
+        FollowPlan {
+            source: SourceEndpoint {
+                host: host.to_owned(),
+                port: 3306,
+            },
+            login: ReplicaLogin {
+                user: "r".to_owned(),
+                password: Secret::from(password),
+            },
+            start: Start::Current,
+            tls: None,
+        }
+    }
+
+    #[test]
+    fn the_statement_is_quoted() {
+        let text = change_master(&plan("fd00::7", "it's \\ this"));
+        assert!(
+            text.contains("MASTER_HOST = 'fd00::7'") && text.contains("MASTER_PASSWORD = 'it''s \\ this'"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_is_no_source_is_refused() {
+        for (host, password) in [("", "x"), ("a'b", "x"), ("a b", "x"), ("h", ""), ("h", "a\nb")] {
+            assert!(check(&plan(host, password)).is_err(), "{host:?} {password:?}");
+        }
+    }
+}

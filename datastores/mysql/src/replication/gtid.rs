@@ -1,0 +1,139 @@
+//! Sets of global transaction ids, `domain-server-sequence`. Pure.
+//!
+//! The servers run in strict mode: in a domain sequence numbers only grow, whoever writes. So one id per domain says how far a server is
+//! (a position), and one id per domain and server says whose transactions it has ever had (the state of its log).
+
+use crate::errors::invalid;
+use datastore_api::{DriverError, Position};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// The highest sequence number of each server in each domain.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Gtids(BTreeMap<(u32, u32), u64>);
+
+impl Gtids {
+    /// From the server's text form. `Invalid` if it is none.
+    pub fn parse(text: &str) -> Result<Self, DriverError> {
+        let mut gtids = Self::default();
+        for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+            let (domain, server, sequence) =
+                one(word).ok_or_else(|| invalid(format!("'{}' is no list of transaction ids", text.escape_debug())))?;
+            gtids.add(domain, server, sequence);
+        }
+        Ok(gtids)
+    }
+
+    fn add(&mut self, domain: u32, server: u32, sequence: u64) {
+        let entry = self.0.entry((domain, server)).or_default();
+        *entry = sequence.max(*entry);
+    }
+
+    /// With all of the other's.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        for ((domain, server), sequence) in &other.0 {
+            self.add(*domain, *server, *sequence);
+        }
+        self
+    }
+
+    /// The last one of each domain: server and sequence number.
+    fn last(&self) -> BTreeMap<u32, (u32, u64)> {
+        let mut last = BTreeMap::new();
+        for ((domain, server), sequence) in &self.0 {
+            let entry = last.entry(*domain).or_insert((*server, *sequence));
+            if entry.1 < *sequence {
+                *entry = (*server, *sequence);
+            }
+        }
+        last
+    }
+
+    /// The highest sequence number of all.
+    pub fn highest(&self) -> u64 {
+        self.0.values().copied().max().unwrap_or_default()
+    }
+
+    /// Whether this is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// As a position: one id per domain.
+    pub fn position(&self) -> Position {
+        let ids: Vec<String> = self
+            .last()
+            .iter()
+            .map(|(domain, (server, sequence))| format!("{domain}-{server}-{sequence}"))
+            .collect();
+        Position(ids.join(","))
+    }
+
+    /// How many transactions of `want` are not here. Two different transactions with the last number of a domain count as one missing.
+    pub fn missing(&self, want: &Self) -> u64 {
+        let have = self.last();
+        let lacks = want.last().into_iter().map(|(domain, (server, sequence))| {
+            let (my_server, mine) = have.get(&domain).copied().unwrap_or_default();
+            let has_it = self.0.get(&(domain, server)).is_some_and(|last| *last >= sequence);
+            match sequence.checked_sub(mine) {
+                Some(0) => u64::from(my_server != server && !has_it),
+                Some(lack) => lack,
+                None => 0,
+            }
+        });
+        lacks.fold(0, u64::saturating_add)
+    }
+
+    /// Whether all of `want` is here.
+    pub fn covers(&self, want: &Self) -> bool {
+        self.missing(want) == 0
+    }
+
+    /// Transactions here that `source` never had, among those that servers accepted by `whose` wrote.
+    pub fn errant(&self, source: &Self, whose: impl Fn(u32) -> bool) -> Vec<String> {
+        let mut ranges = Vec::new();
+        for ((domain, server), last) in self.0.iter().filter(|((_, server), _)| whose(*server)) {
+            match source.0.get(&(*domain, *server)) {
+                Some(known) if known >= last => {}
+                Some(known) if known + 1 < *last => {
+                    ranges.push(format!("{domain}-{server}-{} to {domain}-{server}-{last}", known + 1));
+                }
+                Some(_) => ranges.push(format!("{domain}-{server}-{last}")),
+                None => ranges.push(format!("up to {domain}-{server}-{last}")),
+            }
+        }
+        ranges
+    }
+}
+
+impl fmt::Display for Gtids {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The server takes the last one of a domain in a list for the newest.
+        let mut ids: Vec<_> = self
+            .0
+            .iter()
+            .map(|((domain, server), sequence)| (*domain, *sequence, *server))
+            .collect();
+        ids.sort_unstable();
+        for (index, (domain, sequence, server)) in ids.into_iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            write!(f, "{comma}{domain}-{server}-{sequence}")?;
+        }
+        Ok(())
+    }
+}
+
+fn one(word: &str) -> Option<(u32, u32, u64)> {
+    let digits = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    let parts: Vec<&str> = word.split('-').collect();
+    match parts.as_slice() {
+        [domain, server, sequence] if parts.iter().all(digits) => {
+            Some((domain.parse().ok()?, server.parse().ok()?, sequence.parse().ok()?))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
