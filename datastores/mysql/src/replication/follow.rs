@@ -236,7 +236,9 @@ async fn wait_until_connected(session: &mut Session, to: &SourceEndpoint, end: I
                 "the source was taken away while it was being followed",
             ));
         };
-        if source.receives() && source.applies() {
+        // Connected is not accepted: the source refuses a position it never had a moment later, before it names its log.
+        let is_accepted = !source.coordinates[0].0.is_empty();
+        if source.receives() && source.applies() && is_accepted {
             return Ok(());
         }
         let (number, words) = &source.receiver_error;
