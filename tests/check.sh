@@ -2,7 +2,7 @@
 # The whole check in one command, for a person and for CI, on a fresh Debian 12:
 #
 #   ./tests/check.sh          everything
-#   ./tests/check.sh fast     without the stage against upstream's own client and conductor
+#   ./tests/check.sh fast     without the stages against upstream's own client and conductor, and of the proving ground
 #
 # Installs what is missing (needs root only for that), starts its own broker on a free loopback port, ends every process
 # it started, keeps a log per stage in target/check/, and ends with a table and "N passed, N failed".
@@ -41,7 +41,8 @@ tool() { # COMMAND WHEEL==VERSION CRATE
 prepare() {
   need_packages python3:python3 openssl:openssl gcc:gcc rabbitmq-server:rabbitmq-server \
     mariadbd:mariadb-server mariadb-install-db:mariadb-server mariadb:mariadb-client \
-    mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs xfs_growfs:xfsprogs losetup:mount setpriv:util-linux ps:procps
+    mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs xfs_growfs:xfsprogs losetup:mount setpriv:util-linux ps:procps \
+    mariadb-backup:mariadb-backup keepalived:keepalived ip:iproute2 nft:nftables
   need_file /usr/include/stdio.h libc6-dev
   need_python_venv
   need_rust 1.95
@@ -54,7 +55,7 @@ prepare() {
 
 PASSED=0 FAILED=0 NUMBER=0 TABLE=()
 STAGES=8
-[ "$LEVEL" = all ] && STAGES=9
+[ "$LEVEL" = all ] && STAGES=10
 
 # stage NAME quiet|live FUNCTION: runs it, times it, goes on after a failure.
 stage() {
@@ -125,6 +126,17 @@ upstream() {
     "$VENV/bin/python" -m pytest -p no:cacheprovider -W ignore::DeprecationWarning --color=no -v --durations=10 "$TOP/tests/upstream"
 }
 
+# The short form of the proving ground (tests/lab/README.md).
+lab() {
+  if [ "$(id -u)" != 0 ] || ! unshare --net true 2>/dev/null; then
+    echo "note: network namespaces cannot be made here (that needs root), so the proving ground was NOT run"
+    return 0
+  fi
+  cargo build --locked --features sim,failpoints --package trove-guestagent --package lab-writer
+  TROVE_TEST_AGENT=$TARGET/debug/trove-guestagent TROVE_LAB_WRITER=$TARGET/debug/lab-writer \
+    "$PYTHON" "$TOP/tests/lab/run.py" --episodes 30 --logs "$LOGS/lab"
+}
+
 # Adds what a test runner counted to our own figures (a stage that ran tests counts by its tests).
 count() { # LOG PASSED-PATTERN FAILED-PATTERN
   local good bad
@@ -150,6 +162,7 @@ main() {
   if [ "$LEVEL" = all ]; then
     stage upstream live upstream
     count "$LOGS/09-upstream.log" '[0-9]+ passed' '[0-9]+ (failed|error)'
+    stage "proving ground" live lab
   fi
   "$TOP/tests/lib/broker.sh" stop "$BROKER" >>"$LOGS/broker-stop.log" 2>&1 || true
   printf '\n== summary (%d min %d s), logs in %s\n' $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60)) "$LOGS"

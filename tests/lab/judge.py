@@ -5,12 +5,12 @@ import random
 import sys
 import time
 
-from lab.bed import Bed
-from lab.checker import Violation
-from lab.episode import Episode
-from lab.faults import FAULTS
-from lab.floor import FLOOR, FloorPair
-from lab.world import sweep
+from ground.bed import Bed
+from ground.checker import Violation
+from ground.episode import Episode
+from ground.faults import FAULTS
+from ground.floor import FLOOR, FloorPair
+from ground.world import sweep
 
 
 def refuses(what, question):
@@ -27,7 +27,7 @@ def main():
     bed = Bed(FLOOR)
     try:
         bed.world.up()
-        from lab.guest import password_file
+        from ground.guest import password_file
 
         bed.password = password_file(bed.world.folder)
         bed.pair = FloorPair.build(bed.world, bed.password.read_text(encoding="ascii"))

@@ -17,13 +17,13 @@ import tempfile
 import time
 import traceback
 
-from lab.bed import Bed
-from lab.client import WRITER
-from lab.episode import Episode
-from lab.faults import FAULTS
-from lab.guest import AGENT
-from lab.pair import MODES
-from lab.world import sweep
+from ground.bed import Bed
+from ground.client import WRITER
+from ground.episode import Episode
+from ground.faults import FAULTS
+from ground.guest import AGENT
+from ground.pair import MODES
+from ground.world import sweep
 
 # Share of each kind of pair.
 SHARES = {"durable": 11, "durable+witness": 7, "semi-sync": 6, "async": 6}

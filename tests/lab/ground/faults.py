@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from lab.guest import Refused
+from ground.guest import Refused
 
 # What a pair owes.
 SERVES = "serves"  # writes go on, or come back, while the fault lasts

@@ -2,8 +2,8 @@
 
 from peer.process import within
 
-from lab.client import STRIDE, runs
-from lab.guest import Refused
+from ground.client import STRIDE, runs
+from ground.guest import Refused
 
 # So many ids back from the newest are looked at again after each episode: those of before may have been lost just now.
 AGAIN = 20_000

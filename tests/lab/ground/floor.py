@@ -9,10 +9,10 @@ import subprocess
 import threading
 import time
 
-from lab.guest import MY_CNF, Guest, Refused
-from lab.pair import VIPS, Facts, Mode, Pair
-from lab.sql import Session
-from lab.world import NICS, World, run
+from ground.guest import MY_CNF, Guest, Refused
+from ground.pair import VIPS, Facts, Mode, Pair
+from ground.sql import Session
+from ground.world import NICS, World, run
 
 CNF = """\
 server_id = {number}

@@ -7,7 +7,7 @@ import subprocess
 from peer.broker import SCRIPT, Broker
 from peer.process import Process
 
-from lab.guest import AGENT, Refused
+from ground.guest import AGENT, Refused
 
 HOST, PORT = "bk", 5672
 

@@ -5,13 +5,13 @@ import shutil
 
 from peer.process import Process, within
 
-from lab.checker import Checker
-from lab.client import TABLE, Writer
-from lab.control import Control
-from lab.guest import AGENT, Guest, password_file
-from lab.pair import WITNESS_PORT, Pair
-from lab.sql import Session
-from lab.world import World
+from ground.checker import Checker
+from ground.client import TABLE, Writer
+from ground.control import Control
+from ground.guest import AGENT, Guest, password_file
+from ground.pair import WITNESS_PORT, Pair
+from ground.sql import Session
+from ground.world import World
 
 # Clients that go past the service address, straight to a guest: they must never be let in by two.
 PROBE = {"rate": 20, "connections": 1, "retry_ms": 60, "sticky": True}

@@ -5,7 +5,7 @@ import selectors
 import subprocess
 import time
 
-from lab.guest import Refused
+from ground.guest import Refused
 
 END = "end-of-the-answer"
 

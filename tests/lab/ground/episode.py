@@ -6,10 +6,10 @@ import time
 
 from peer.process import within
 
-from lab.client import now
-from lab.faults import HEALS, OPERATOR, RESPAWN, SERVES, later
-from lab.guest import Refused
-from lab.checker import Violation
+from ground.client import now
+from ground.faults import HEALS, OPERATOR, RESPAWN, SERVES, later
+from ground.guest import Refused
+from ground.checker import Violation
 
 # How long writes must have been going on to count as being back, milliseconds.
 STEADY = 500

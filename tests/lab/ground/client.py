@@ -41,8 +41,7 @@ class Writer:
         self.record = world.folder / f"record-{number}-{now()}"
         self.acks, self.errors, self._read, self._rest = [], [], 0, b""
         words = [WRITER, "--host", address, "--user", "lab", "--password-file", password, "--record", self.record]
-        words += ["--first-id", number * STRIDE + 1]
-        for name, value in options.items():
+        for name, value in {"first_id": number * STRIDE + 1, **options}.items():
             words += ["--" + name.replace("_", "-")] + ([] if value is True else [value])
         self.words = words
 
