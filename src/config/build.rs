@@ -5,7 +5,7 @@ use super::reader::Reader;
 use super::report::{FileRead, Severity};
 use super::schema::{DATASTORE, DEFAULT, DRIVER, OWN};
 use super::settings::{AgentSettings, DatastoreSettings, LogSettings, Settings, SslMode, Supervisor};
-use super::{Sources, files, messaging, schema};
+use super::{Sources, files, messaging, pair, schema};
 use crate::conductor::{self, Era};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -49,6 +49,7 @@ pub(super) fn build(reader: &mut Reader<'_>, sources: &Sources) -> Settings {
     let era = era(reader);
     let report_interval = reader.seconds(DEFAULT, "report_interval").unwrap_or(Duration::from_secs(30));
     let network_isolation = reader.bool(DEFAULT, "network_isolation");
+    let network = network(reader, network_isolation);
     Settings {
         ssl_mode: ssl_mode(reader),
         datastore_version: reader.text(DEFAULT, "datastore_version"),
@@ -61,7 +62,8 @@ pub(super) fn build(reader: &mut Reader<'_>, sources: &Sources) -> Settings {
             era,
         },
         datastore: datastore(reader, &datastore_manager),
-        network: network(reader, network_isolation),
+        pair: pair::build(reader, network.as_ref()),
+        network,
         network_isolation,
         log: log(reader, &sources.program),
         agent: agent(reader, root),

@@ -20,6 +20,7 @@ mod ignored;
 mod merge;
 mod messaging;
 mod network;
+mod pair;
 pub mod parser;
 mod reader;
 mod report;
@@ -31,7 +32,7 @@ pub use files::MAX_FILE;
 pub use network::{Addressing, DataNetwork, Route};
 pub use report::{FileRead, Ignored, Origin, Problem, Report, Resolved, SECRET, Severity};
 pub use schema::{DRIVER, OWN};
-pub use settings::{AgentSettings, DatastoreSettings, LogSettings, Settings, SslMode, Supervisor};
+pub use settings::{AgentSettings, DataInterface, DatastoreSettings, LogSettings, PairSettings, Settings, SslMode, Supervisor};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

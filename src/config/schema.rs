@@ -254,6 +254,18 @@ pub(super) const OURS: &[Opt] = &[
         .help("Seconds between messages to ourselves that prove that the queue is really consumed, 0 is off."),
     opt(OWN, "outbox_limit", Int(1, 1_000_000), Some("1024")).help("Messages that may wait while the broker is away."),
     opt(OWN, "max_body", Int(65_536, 268_435_456), Some("16777216")).help("Largest message accepted, bytes."),
+    opt(OWN, "data_interface", Text, None)
+        .help("NIC of the data network: database, replication, service addresses. Default: the NIC whose hardware address is that of network_file."),
+    opt(OWN, "management_interface", Text, None)
+        .help("NIC of the management network: a second way for the heartbeats of a pair, and where no service address may be."),
+    opt(OWN, "link_port", Int(1, 65_535), Some("4450")).help("TCP port on the data network that the agents of a pair talk over."),
+    opt(OWN, "vip", List, None).help(
+        "Service addresses, ADDR/PREFIX of both families, for an instance whose control plane knows nothing of pairs: held while it is \
+         the source and writable. A pair brings its own.",
+    ),
+    opt(OWN, "vip_plane", Choice(&["arp", "keepalived"]), Some("arp"))
+        .help("How these are held: by the agent itself (arp), or by keepalived, which the agent configures."),
+    opt(OWN, "keepalived_program", Path, Some("/usr/sbin/keepalived")).help("The program, for the plane keepalived."),
 ];
 
 /// All lists, in the order of the report.

@@ -1,6 +1,7 @@
 //! What the agent runs with, complete and checked. Rooms that have a `Settings` of their own get it from here.
 
 use super::network::DataNetwork;
+use crate::pair::Plane;
 use crate::{bus, conductor};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -35,6 +36,8 @@ pub struct Settings {
     pub log: LogSettings,
     /// The agent's own.
     pub agent: AgentSettings,
+    /// For pairs and service addresses.
+    pub pair: PairSettings,
 }
 
 /// TLS mode of the database.
@@ -136,4 +139,30 @@ pub struct AgentSettings {
     pub marker_dir: PathBuf,
     /// Who runs the database server.
     pub supervisor: Supervisor,
+}
+
+/// How the NIC of the data network is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DataInterface {
+    /// By its name.
+    Named(String),
+    /// By its hardware address, six bytes in lower-case hex with colons.
+    Mac(String),
+}
+
+/// For pairs and service addresses, section `[trove_guestagent]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PairSettings {
+    /// The NIC of the data network; `None`: nothing tells which it is, and this guest can hold no address and join no pair.
+    pub data_interface: Option<DataInterface>,
+    /// The NIC of the management network.
+    pub management_interface: Option<String>,
+    /// TCP port of the link between agents.
+    pub link_port: u16,
+    /// Service addresses that are held without a pair, `ADDR/PREFIX`; each is one ([`crate::vip::Vip::parse`] takes them), none twice.
+    pub vip: Vec<String>,
+    /// How they are held.
+    pub plane: Plane,
+    /// keepalived's program.
+    pub keepalived_program: PathBuf,
 }

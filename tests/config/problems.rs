@@ -244,3 +244,59 @@ fn paths_of_our_own_that_contradict_each_other() {
     assert!(errors[0].contains("run_dir: is the same folder as state_dir"));
     assert!(errors[1].contains("zz.conf:4: [trove_guestagent] socket: expected an absolute path"));
 }
+
+#[test]
+fn service_addresses_and_nics_are_judged_one_by_one() {
+    let errors = Conf::guest(
+        "[trove_guestagent]\ndata_interface = eth1:0\nmanagement_interface = a-name-too-long-for-a-nic\nlink_port = 0\nvip_plane = bgp\n\
+         vip = 10.1.2.9, 10.1.2.9/33, fe80::1/64, 10.1.2.8/24, 10.1.2.8/24\nkeepalived_program = keepalived\n",
+    )
+    .errors();
+    let starts = [
+        "zz.conf:2: [trove_guestagent] data_interface: expected the name of a NIC",
+        "zz.conf:3: [trove_guestagent] management_interface: expected the name of a NIC",
+        "zz.conf:4: [trove_guestagent] link_port: expected a whole number from 1 to 65535",
+        "zz.conf:5: [trove_guestagent] vip_plane: expected one of arp, keepalived, found \"bgp\"",
+        "zz.conf:6: [trove_guestagent] vip: \"10.1.2.9\" is not an address with a prefix length",
+        "zz.conf:6: [trove_guestagent] vip: the prefix length of 10.1.2.9/33",
+        "zz.conf:6: [trove_guestagent] vip: fe80::1/64 is a link-local address",
+        "zz.conf:6: [trove_guestagent] vip: the service address 10.1.2.8 is listed twice",
+        "zz.conf:7: [trove_guestagent] keepalived_program: expected an absolute path",
+    ];
+    for (error, start) in errors.iter().zip(starts) {
+        assert!(error.starts_with(start), "{start}\nin {errors:#?}");
+    }
+    assert_eq!(errors.len(), starts.len(), "{errors:#?}");
+    let errors = Conf::guest("[trove_guestagent]\nvip = 10.1.2.9/24\n").errors();
+    assert_eq!(
+        errors,
+        ["zz.conf:2: [trove_guestagent] vip: needs data_interface, or a network_file that describes the NIC"]
+    );
+}
+
+#[test]
+fn a_service_address_lies_in_the_data_network_and_is_nobodys_own() {
+    let conf = Conf::guest("");
+    let file = conf.path("eth1.json");
+    let text = r#"{"mac_address": "fa:16:3e:11:22:33", "ipv4_address": "10.1.2.7", "ipv4_cidr": "10.1.2.0/24"}"#;
+    conf.write("eth1.json", text, 0o600);
+    let own = "vip = 10.1.3.9/24, 10.1.2.7/24, fd00::9/64\n";
+    conf.write(
+        "conf.d/zz.conf",
+        format!("[trove_guestagent]\nnetwork_file = {}\n{own}", file.display()),
+        0o600,
+    );
+    assert_eq!(
+        conf.errors(),
+        [
+            "zz.conf:3: [trove_guestagent] vip: 10.1.3.9/24 is outside the data network of network_file (10.1.2.7/24)",
+            "zz.conf:3: [trove_guestagent] vip: 10.1.2.7/24 is this guest's own address on the data network",
+            "zz.conf:3: [trove_guestagent] vip: fd00::9/64 is of a family that the data network of network_file has not",
+        ]
+    );
+    let one_nic = Conf::guest("[trove_guestagent]\ndata_interface = eth0\nmanagement_interface = eth0\n").warnings();
+    assert!(
+        one_nic.iter().any(|w| w.contains("is the NIC of the data network too")),
+        "{one_nic:?}"
+    );
+}

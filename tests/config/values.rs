@@ -4,7 +4,8 @@ use crate::{Conf, GUEST_INFO};
 use datastore_api::ExposeSecret;
 use std::path::Path;
 use trove_guestagent::conductor::Era;
-use trove_guestagent::config::{SslMode, Supervisor};
+use trove_guestagent::config::{DataInterface, SslMode, Supervisor};
+use trove_guestagent::pair::Plane;
 
 #[test]
 fn the_files_of_a_guest_of_today() {
@@ -138,4 +139,30 @@ fn the_data_network_is_read_where_there_is_one() {
     assert_eq!(conf.errors(), ["DIR/eth1.json: ipv4_address: expected an IPv4 address"]);
     conf.write("eth1.json", "{", 0o600);
     assert_eq!(conf.errors(), ["DIR/eth1.json: expected a JSON object"]);
+}
+
+#[test]
+fn a_pair_needs_no_option_where_the_data_network_is_described() {
+    let plain = Conf::guest("").settings().pair;
+    assert_eq!((plain.data_interface, plain.link_port, plain.plane), (None, 4450, Plane::Arp));
+    assert_eq!(plain.keepalived_program, Path::new("/usr/sbin/keepalived"));
+    assert!(plain.vip.is_empty() && plain.management_interface.is_none());
+
+    let conf = Conf::guest("");
+    let file = conf.path("eth1.json");
+    let own = format!("[trove_guestagent]\nnetwork_file = {}\n", file.display());
+    conf.write("conf.d/zz.conf", &own, 0o600);
+    let text = r#"{"mac_address": "fa:16:3E:11:22:33", "ipv4_address": "10.1.2.7", "ipv4_cidr": "10.1.2.0/24"}"#;
+    conf.write("eth1.json", text, 0o600);
+    let by_mac = DataInterface::Mac("fa:16:3e:11:22:33".to_owned());
+    assert_eq!(conf.settings().pair.data_interface, Some(by_mac));
+
+    let more =
+        "data_interface = eth1\nmanagement_interface = eth0\nlink_port = 4451\nvip = 10.1.2.9/24\nvip_plane = keepalived\n";
+    conf.write("conf.d/zz.conf", format!("{own}{more}"), 0o600);
+    let pair = conf.settings().pair;
+    assert_eq!(pair.data_interface, Some(DataInterface::Named("eth1".to_owned())));
+    assert_eq!(pair.management_interface.as_deref(), Some("eth0"));
+    assert_eq!((pair.link_port, pair.plane), (4451, Plane::Keepalived));
+    assert_eq!(pair.vip, ["10.1.2.9/24"]);
 }
