@@ -24,6 +24,8 @@ pub(crate) struct Server {
     /// Sessions for changes of role.
     pub(crate) role: Arc<Sql>,
     pub(crate) probe: Probe,
+    /// Held while a copy of the data is taken.
+    pub(crate) copying: tokio::sync::Mutex<()>,
 }
 
 impl Server {
@@ -44,6 +46,7 @@ impl Server {
             sql,
             role,
             probe: Probe::default(),
+            copying: tokio::sync::Mutex::default(),
         })
     }
 }

@@ -70,7 +70,7 @@ pub(crate) fn file(verb: &str, path: &Path, error: io::Error) -> DriverError {
 /// An error of a program while doing something.
 pub(crate) fn program(doing: &str, error: ExecError) -> DriverError {
     let kind = match &error {
-        ExecError::Deadline { .. } => ErrorKind::Timeout,
+        ExecError::Deadline { .. } | ExecError::Stalled { .. } => ErrorKind::Timeout,
         ExecError::Exit { stderr_tail, .. } if is_full(stderr_tail) => ErrorKind::NoSpace,
         _ => ErrorKind::Failed,
     };

@@ -20,6 +20,12 @@ pub(crate) struct Flavour {
     /// Arguments of the installer beside the paths: no test database, no accounts of this host's name, root with a password only
     /// (set by our own statements before the server ever listens), and no user parameter that could hinder it.
     pub installer_args: &'static [&'static str],
+    /// Arguments of the server, beside the paths, when it only runs statements of ours and never listens.
+    pub bootstrap_args: &'static [&'static str],
+    /// The program that copies a running server's data, and makes a copy whole.
+    pub backup_tool: &'static str,
+    /// The program that unpacks what that one streams.
+    pub unpack_tool: &'static str,
     /// Name of the service.
     pub service: &'static str,
     /// Set in each of our sessions. Pins the SQL mode, so that strings are quoted one way, and bounds every statement.
@@ -79,6 +85,16 @@ pub(crate) static MARIADB: Flavour = Flavour {
         "--loose-innodb-buffer-pool-load-at-startup=0",
         "--loose-innodb-buffer-pool-dump-at-shutdown=0",
     ],
+    bootstrap_args: &[
+        "--skip-log-bin",
+        "--skip-log-error",
+        "--skip-slave-start",
+        "--max-statement-time=0",
+        "--loose-innodb-buffer-pool-load-at-startup=0",
+        "--loose-innodb-buffer-pool-dump-at-shutdown=0",
+    ],
+    backup_tool: "/usr/bin/mariadb-backup",
+    unpack_tool: "/usr/bin/mbstream",
     service: "trove-mariadb",
     session_setup: "SET SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION,NO_BACKSLASH_ESCAPES', \
                     max_statement_time = 30, lock_wait_timeout = 15, innodb_lock_wait_timeout = 15, wait_timeout = 900, \
@@ -90,7 +106,7 @@ pub(crate) static MARIADB: Flavour = Flavour {
     users: "(SELECT User AS user, Host AS host, JSON_VALUE(Priv, '$.plugin') AS plugin, \
             JSON_VALUE(Priv, '$.authentication_string') AS hash \
             FROM mysql.global_priv WHERE JSON_VALUE(Priv, '$.is_role') IS NULL) AS users",
-    reserved_users: &["os_admin", "root", "mariadb.sys", "PUBLIC"],
+    reserved_users: &["os_admin", "os_clone", "root", "mariadb.sys", "PUBLIC"],
     reserved_databases: &[
         "information_schema",
         "mysql",

@@ -5,12 +5,13 @@
 //! Never does: start a process itself, print a secret, put a clear password in a statement.
 //!
 //! ```text
-//! datastore ── lifecycle · health · prepare ── config/ · accounts/ · replication/    what the agent asks for
-//!                      conn · credentials · marker                                   the server, the volume
-//!        flavour · paths · sql · password · errors                                   data and pure functions
+//! datastore ── lifecycle · health · prepare ── config/ · accounts/ · replication/ · clone/    what the agent asks for
+//!                      conn · credentials · marker                                            the server, the volume
+//!        flavour · paths · sql · password · errors                                            data and pure functions
 //! ```
 
 mod accounts;
+mod clone;
 mod config;
 mod conn;
 mod credentials;

@@ -2,6 +2,7 @@
 
 use crate::datastore::Server;
 use crate::errors;
+use crate::marker::Progress;
 use datastore_api::{Change, DriverError, ErrorKind, FileMode, Owner, ServiceId, ServiceSpec, ServiceState};
 use mysql_async::Conn;
 use std::time::Duration;
@@ -20,14 +21,18 @@ impl Server {
         ServiceId(self.flavour.service.to_owned())
     }
 
-    fn spec(&self) -> ServiceSpec {
+    fn spec(&self, more: &[&str]) -> ServiceSpec {
+        let more = more.iter().map(|arg| (*arg).to_owned());
         ServiceSpec {
             id: self.service(),
             program: self.flavour.server.into(),
-            args: vec![
+            args: [
                 format!("--defaults-file={}", self.layout.base.display()),
                 format!("--datadir={}", self.layout.data.display()),
-            ],
+            ]
+            .into_iter()
+            .chain(more)
+            .collect(),
             user: self.context.service_user.clone(),
             log_file: self.layout.error_log.clone(),
             open_files: OPEN_FILES,
@@ -62,8 +67,31 @@ impl Server {
         Ok(change)
     }
 
-    /// Starts the server and waits until it answers. `Failed` with the end of its log as soon as it has died, `Timeout` at the limit.
+    /// Starts the server and waits until it answers. `Failed` with the end of its log as soon as it has died, `Timeout` at the limit,
+    /// `WrongData` if its data are an unfinished copy of another server's.
     pub(crate) async fn start_server(&self) -> Result<Change, DriverError> {
+        if self
+            .marker()
+            .await?
+            .is_some_and(|marker| marker.progress == Progress::Replacing)
+        {
+            let text = format!(
+                "{} holds an unfinished copy of another server's data and cannot be started: a copy must be received again",
+                self.layout.data.display()
+            );
+            return Err(DriverError::new(ErrorKind::WrongData, text));
+        }
+        self.launch(&[]).await
+    }
+
+    /// Makes the next start of the running server an ordinary one.
+    pub(crate) async fn remember_spec(&self) -> Result<Change, DriverError> {
+        let started = self.context.host.start_service(&self.spec(&[])).await;
+        started.map_err(|error| errors::service("start the server", error))
+    }
+
+    /// The same whatever the data are, and with these arguments.
+    pub(crate) async fn launch(&self, more: &[&str]) -> Result<Change, DriverError> {
         self.make_runtime_folders().await?;
         if matches!(
             self.service_state().await?,
@@ -73,7 +101,7 @@ impl Server {
             self.stop_server(self.context.state_change_limit).await?;
         }
         let log_before = self.log_tail().await;
-        let started = self.context.host.start_service(&self.spec()).await;
+        let started = self.context.host.start_service(&self.spec(more)).await;
         let change = started.map_err(|error| errors::service("start the server", error))?;
         self.wait_until_it_answers(&log_before).await?;
         Ok(change)

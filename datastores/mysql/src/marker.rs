@@ -1,7 +1,9 @@
-//! The file that says that a preparation is under way on this volume, whose it is, and how far the data directory is.
+//! The file that says that a preparation is under way on this volume, whose it is, and how far the data directory is; or that the
+//! data are being replaced by a copy of another server's.
 //!
 //! ```text
 //! (none) ── begin ──► Begun ── before the installer ──► Filling ── after it ──► Filled ── verified ──► (none)
+//! (none) ── before the old data are thrown away ──► Replacing ── the copy has been started and has answered ──► (none)
 //! ```
 
 use crate::datastore::Server;
@@ -17,10 +19,17 @@ pub(crate) enum Progress {
     Filling,
     /// Complete.
     Filled,
+    /// A copy of another server comes in, or was cut off: the data are neither the old nor the new.
+    Replacing,
 }
 
 impl Progress {
-    const ALL: [(Progress, &'static str); 3] = [(Self::Begun, "begun"), (Self::Filling, "filling"), (Self::Filled, "filled")];
+    const ALL: [(Progress, &'static str); 4] = [
+        (Self::Begun, "begun"),
+        (Self::Filling, "filling"),
+        (Self::Filled, "filled"),
+        (Self::Replacing, "replacing"),
+    ];
 
     fn word(self) -> &'static str {
         Self::ALL

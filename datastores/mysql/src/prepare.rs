@@ -55,7 +55,7 @@ impl Server {
     }
 
     /// Free bytes where `path` is, or will be.
-    async fn free_space(&self, path: &Path) -> Result<u64, DriverError> {
+    pub(crate) async fn free_space(&self, path: &Path) -> Result<u64, DriverError> {
         let mut place = path;
         loop {
             match (self.context.host.free_space(place).await, place.parent()) {
@@ -66,7 +66,8 @@ impl Server {
         }
     }
 
-    async fn check_version(&self, wanted: Option<&str>) -> Result<(), DriverError> {
+    /// The version of the installed server; empty if it does not tell.
+    pub(crate) async fn installed_version(&self) -> Result<Vec<u32>, DriverError> {
         let doing = format!("ask {} for its version", self.flavour.server);
         let asked = Cmd::new(self.flavour.server)
             .arg("--no-defaults")
@@ -79,7 +80,11 @@ impl Server {
             .await
             .map_err(|error| errors::program(&doing, error))?;
         let installed = String::from_utf8_lossy(&output.stdout);
-        let installed = numbers(installed.split("Ver ").nth(1).unwrap_or(&installed)).unwrap_or_default();
+        Ok(numbers(installed.split("Ver ").nth(1).unwrap_or(&installed)).unwrap_or_default())
+    }
+
+    async fn check_version(&self, wanted: Option<&str>) -> Result<(), DriverError> {
+        let installed = self.installed_version().await?;
         match wanted.and_then(numbers) {
             Some(wanted) if !installed.iter().zip(&wanted).take(2).all(|(a, b)| a == b) || installed.is_empty() => {
                 let join = |numbers: &[u32]| numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(".");
@@ -192,7 +197,7 @@ impl Server {
         match self.check_data_dir().await? {
             Progress::Filled => return Ok(Change::Unchanged),
             Progress::Begun => {}
-            Progress::Filling => {
+            Progress::Filling | Progress::Replacing => {
                 self.wait_for_orphans().await?;
                 let data = &self.layout.data;
                 self.context
@@ -261,6 +266,17 @@ impl Server {
     /// The accounts of a new server: os_admin and root on this host with their stored passwords, and nobody else who may log in.
     async fn account_statements(&self) -> Result<String, DriverError> {
         let mut statements = vec!["FLUSH PRIVILEGES".to_owned()];
+        statements.extend(self.own_account_statements().await?);
+        statements.push("DELETE FROM mysql.global_priv WHERE User = '' OR (User = 'root' AND Host <> 'localhost')".to_owned());
+        statements.push("DELETE FROM mysql.proxies_priv WHERE Host <> 'localhost'".to_owned());
+        statements.push("DELETE FROM mysql.db".to_owned());
+        statements.push("FLUSH PRIVILEGES".to_owned());
+        Ok(statements.into_iter().map(|statement| statement + ";\n").collect())
+    }
+
+    /// os_admin and root on this host with their stored passwords, whatever they were before.
+    pub(crate) async fn own_account_statements(&self) -> Result<Vec<String>, DriverError> {
+        let mut statements = Vec::new();
         for user in [ADMIN, ROOT] {
             let account = sql::account(&Account {
                 name: user.to_owned(),
@@ -270,11 +286,7 @@ impl Server {
             statements.push(format!("CREATE OR REPLACE USER {account} {clause}"));
             statements.push(format!("GRANT ALL PRIVILEGES ON *.* TO {account} WITH GRANT OPTION"));
         }
-        statements.push("DELETE FROM mysql.global_priv WHERE User = '' OR (User = 'root' AND Host <> 'localhost')".to_owned());
-        statements.push("DELETE FROM mysql.proxies_priv WHERE Host <> 'localhost'".to_owned());
-        statements.push("DELETE FROM mysql.db".to_owned());
-        statements.push("FLUSH PRIVILEGES".to_owned());
-        Ok(statements.into_iter().map(|statement| statement + ";\n").collect())
+        Ok(statements)
     }
 
     /// Waits for an installer that outlived the agent that started it: two of them in one folder would spoil it.
@@ -359,7 +371,7 @@ impl Server {
 }
 
 /// The first dotted number of a version or of its name; `None` if there is none.
-fn numbers(text: &str) -> Option<Vec<u32>> {
+pub(crate) fn numbers(text: &str) -> Option<Vec<u32>> {
     let from = text.find(|c: char| c.is_ascii_digit())?;
     let word = text[from..].split(|c: char| !c.is_ascii_digit() && c != '.').next()?;
     word.split('.')

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 #[derive(Default)]
 pub struct TestHost {
     services: Mutex<HashMap<ServiceId, Service>>,
+    free_space: Mutex<Option<u64>>,
 }
 
 struct Service {
@@ -28,6 +29,11 @@ struct Service {
 }
 
 impl TestHost {
+    /// What [`Host::free_space`] answers from now on.
+    pub fn set_free_space(&self, bytes: u64) {
+        *self.free_space.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes);
+    }
+
     fn state(&self, id: &ServiceId) -> Option<watch::Receiver<ServiceState>> {
         self.services
             .lock()
@@ -238,7 +244,11 @@ impl Host for TestHost {
     }
 
     async fn free_space(&self, _path: &Path) -> io::Result<u64> {
-        Ok(u64::MAX)
+        Ok(self
+            .free_space
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .unwrap_or(u64::MAX))
     }
 
     async fn chown_tree(&self, path: &Path, owner: &Owner) -> io::Result<Change> {

@@ -131,11 +131,11 @@ impl Replication for Server {
         self.read_last_of_source().await
     }
 
-    async fn send_clone(&self, _out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<Position, DriverError> {
-        not_yet("send a copy of its data")
+    async fn send_clone(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<Position, DriverError> {
+        self.send_copy(out).await
     }
 
-    async fn receive_clone(&self, _from: &mut (dyn AsyncRead + Send + Unpin)) -> Result<Position, DriverError> {
-        not_yet("receive a copy of another server's data")
+    async fn receive_clone(&self, from: &mut (dyn AsyncRead + Send + Unpin)) -> Result<Position, DriverError> {
+        self.receive_copy(from).await
     }
 }

@@ -1,6 +1,8 @@
 //! A guest of its own for a test: folders, port, and the control plane's configuration.
 #![allow(clippy::unwrap_used, reason = "support code of tests")]
 
+pub mod copies;
+
 use datastore_api::contract::TestHost;
 use datastore_api::{Datastore, DriverContext, PreparePlan};
 use serde_json::{Map, Value};
