@@ -1,6 +1,6 @@
 //! What this room could not do.
 
-use super::{Address, AddressProblem, Mac};
+use super::{Address, AddressProblem, Mac, NetlinkError};
 use std::io;
 use std::net::IpAddr;
 
@@ -107,7 +107,13 @@ pub enum VipError {
         /// `CAP_NET_ADMIN` or `CAP_NET_RAW`.
         name: &'static str,
     },
-    /// The kernel refused something.
+    /// IPv6 is switched off on the NIC, or in the kernel.
+    #[error("IPv6 is disabled on the interface {0}")]
+    Ipv6Disabled(String),
+    /// The kernel refused something about interfaces or addresses.
+    #[error(transparent)]
+    Netlink(NetlinkError),
+    /// The kernel refused something else.
     #[error("could not {doing} on {nic}")]
     Kernel {
         /// What was being done.
@@ -148,8 +154,20 @@ impl VipError {
             | VipError::Foreign { .. } => VipErrorKind::Invalid,
             VipError::Taken { .. } => VipErrorKind::Taken,
             VipError::Capability { .. } => VipErrorKind::NotPermitted,
-            VipError::LinkDown(_) => VipErrorKind::Unavailable,
-            VipError::Kernel { .. } | VipError::Plane { .. } | VipError::Stopped => VipErrorKind::Failed,
+            VipError::LinkDown(_) | VipError::Ipv6Disabled(_) => VipErrorKind::Unavailable,
+            VipError::Netlink(_) | VipError::Kernel { .. } | VipError::Plane { .. } | VipError::Stopped => VipErrorKind::Failed,
+        }
+    }
+}
+
+impl From<NetlinkError> for VipError {
+    fn from(error: NetlinkError) -> Self {
+        match error {
+            NetlinkError::NotPermitted { doing } => VipError::Capability {
+                doing,
+                name: "CAP_NET_ADMIN",
+            },
+            other => VipError::Netlink(other),
         }
     }
 }

@@ -257,7 +257,7 @@ impl Netlink {
 
 fn error(doing: &'static str, needs: &'static str, errno: Errno) -> NetlinkError {
     match errno {
-        Errno::EPERM | Errno::EACCES => NetlinkError::NotPermitted { doing },
+        Errno::EPERM => NetlinkError::NotPermitted { doing },
         Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP => NetlinkError::Unsupported { doing, needs },
         Errno::ENOENT | Errno::ESRCH => NetlinkError::NotFound { doing },
         other => NetlinkError::Kernel {
@@ -267,11 +267,12 @@ fn error(doing: &'static str, needs: &'static str, errno: Errno) -> NetlinkError
     }
 }
 
-struct Message<'a> {
-    kind: u16,
+/// One message that came.
+pub(super) struct Message<'a> {
+    pub kind: u16,
     flags: u16,
     seq: u32,
-    body: &'a [u8],
+    pub body: &'a [u8],
 }
 
 impl Message<'_> {
@@ -282,7 +283,8 @@ impl Message<'_> {
     }
 }
 
-struct Messages<'a>(&'a [u8]);
+/// The messages in what was read.
+pub(super) struct Messages<'a>(pub &'a [u8]);
 
 impl<'a> Iterator for Messages<'a> {
     type Item = Message<'a>;
