@@ -4,6 +4,9 @@
 
 mod log_file;
 mod logging;
+mod witness;
+
+pub use witness::{WitnessSettings, witness};
 
 use crate::bus::{Bus, BusState};
 use crate::conductor::Conductor;

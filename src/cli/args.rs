@@ -123,6 +123,8 @@ pub enum Command {
         #[command(subcommand)]
         command: ConductorCommand,
     },
+    /// Be the third party of pairs with automatic failover, on any host that is neither of theirs.
+    Witness(WitnessArgs),
     /// Print completions for a shell.
     Completions {
         /// Which.
@@ -147,6 +149,23 @@ pub enum ConductorCommand {
         #[command(flatten)]
         bus: BusArgs,
     },
+}
+
+/// Options of a witness.
+#[derive(Debug, Args)]
+pub struct WitnessArgs {
+    /// Where it listens; may be given more than once.
+    #[arg(long, value_name = "ADDR:PORT", required = true)]
+    pub listen: Vec<std::net::SocketAddr>,
+    /// File with the key of a pair, in Base64; once for each pair.
+    #[arg(long, value_name = "PATH", required = true)]
+    pub key_file: Vec<PathBuf>,
+    /// Folder where it keeps its promises over a restart.
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Longest lease of the pairs it serves, milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 1500, value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    pub lease_ms: u64,
 }
 
 /// Where the local agent listens.

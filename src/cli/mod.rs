@@ -9,6 +9,7 @@ mod check;
 mod local;
 mod methods;
 mod output;
+mod witness;
 
 pub use args::Cli;
 
@@ -73,6 +74,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
                 None => local::call(&local::socket(&socket, &sources)?, &method, args, timeout, compact),
             }
         }
+        Some(Command::Witness(args)) => witness::run(args, cli.daemon.debug),
         Some(Command::Conductor {
             command:
                 ConductorCommand::Watch {

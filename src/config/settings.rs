@@ -94,7 +94,7 @@ pub struct DatastoreSettings {
 }
 
 /// For logging.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogSettings {
     /// Debug messages too.
     pub debug: bool,

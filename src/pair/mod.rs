@@ -5,5 +5,6 @@
 
 pub mod lease;
 mod spec;
+pub mod witness;
 
 pub use spec::{FailoverMode, PairSpec, Peer, Plane, SpecRole, Witness};
