@@ -5,6 +5,7 @@ use crate::credentials::Credentials;
 use crate::flavour::Flavour;
 use crate::health::Probe;
 use crate::paths::Layout;
+use crate::replication::Following;
 use crate::settings::Settings;
 use async_trait::async_trait;
 use datastore_api::{
@@ -23,6 +24,7 @@ pub(crate) struct Server {
     pub(crate) sql: Sql,
     /// Sessions for changes of role.
     pub(crate) role: Arc<Sql>,
+    pub(crate) following: Arc<Following>,
     pub(crate) probe: Probe,
     /// Held while a copy of the data is taken.
     pub(crate) copying: tokio::sync::Mutex<()>,
@@ -45,6 +47,7 @@ impl Server {
             credentials,
             sql,
             role,
+            following: Arc::default(),
             probe: Probe::default(),
             copying: tokio::sync::Mutex::default(),
         })

@@ -66,7 +66,7 @@ impl Server {
     /// A receiver says whether it acknowledges when it connects.
     async fn reconnect_receiver(&self, session: &mut Session, wanted: bool) -> Result<Change, DriverError> {
         let look = look(session).await?;
-        let Some(source) = look.source.as_ref().filter(|source| source.receives()) else {
+        let Some(source) = look.source.as_ref().filter(|source| source.wants_to_receive()) else {
             return Ok(Change::Unchanged);
         };
         let status = session

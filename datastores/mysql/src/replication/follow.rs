@@ -5,12 +5,15 @@
 
 use super::gtid::Gtids;
 use super::status::{Look, Source, look, position};
-use crate::conn::Session;
+use crate::conn::{Session, Sql};
 use crate::datastore::Server;
 use crate::errors::invalid;
 use crate::sql;
 use datastore_api::{BlockLimits, Change, DriverError, ErrorKind, ExposeSecret, FollowPlan, Position, SourceEndpoint, Start};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::sync::{Mutex, oneshot};
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
@@ -26,11 +29,27 @@ const SIGN_OF_LIFE: &str = "0.5";
 /// The server's error numbers of a source that refuses this account.
 const REFUSED: [u32; 3] = [1045, 1044, 1227];
 
+/// Who follows whom changes one request at a time.
+#[derive(Default)]
+pub(crate) struct Following {
+    turn: Mutex<()>,
+    /// The source was left and the server is still clearing its files away.
+    forgotten: AtomicBool,
+}
+
+impl Following {
+    /// Whether what the server says about a source is over.
+    pub(super) fn is_over(&self) -> bool {
+        self.forgotten.load(Ordering::Acquire)
+    }
+}
+
 impl Server {
     pub(super) async fn follow_source(&self, plan: &FollowPlan, limit: Duration) -> Result<Change, DriverError> {
         let end = Instant::now() + limit;
         check(plan)?;
         self.replica_account(&plan.login.user)?;
+        let _turn = self.following.turn.lock().await;
         let mut session = self.role_session().await?;
         session.set_limit(limit + THREAD_LIMIT);
         let before = look(&mut session).await?;
@@ -104,30 +123,37 @@ impl Server {
 
     pub(super) async fn leave_source(&self, limit: Duration) -> Result<Position, DriverError> {
         let end = Instant::now() + limit;
-        let mut session = self.role_session().await?;
-        session.set_limit(limit + THREAD_LIMIT);
-        let before = look(&mut session).await?;
-        let Some(source) = &before.source else {
-            return Ok(before.position.position());
-        };
-        if !source.applies() && source.wants_to_receive() {
-            // While the receiver runs, this drops nothing.
-            session.run("start the applier", "START SLAVE SQL_THREAD").await?;
-        }
-        stop_receiver(&mut session, source).await?;
-        if let Err(error) = apply_received(&mut session, end).await {
-            if source.wants_to_receive()
-                && let Err(again) = session.run("follow again", "START SLAVE IO_THREAD").await
-            {
-                warn!(
-                    error = datastore_api::chain(&again),
-                    "the receiver could not be started again"
-                );
+        let following = Arc::clone(&self.following);
+        let role = Arc::clone(&self.role);
+        let (done, answer) = oneshot::channel();
+        // A task of its own: a caller that goes away does not leave it half done, and one that is content does not wait for the rest.
+        tokio::spawn(async move {
+            let _turn = following.turn.lock().await;
+            let left = leave(&role, limit, end).await;
+            let session = match left {
+                Ok((position, session)) => {
+                    following.forgotten.store(session.is_some(), Ordering::Release);
+                    let _ = done.send(Ok(position));
+                    session
+                }
+                Err(error) => {
+                    let _ = done.send(Err(error));
+                    None
+                }
+            };
+            if let Some(mut session) = session {
+                // The threads are gone; what is left is to delete files, and nobody has to wait for the disk.
+                if let Err(error) = session.run("forget the source", "RESET SLAVE ALL").await {
+                    warn!(
+                        error = datastore_api::chain(&error),
+                        "the source that was left could not be forgotten"
+                    );
+                }
+                following.forgotten.store(false, Ordering::Release);
             }
-            return Err(error);
-        }
-        session.sets("forget the source", "STOP SLAVE; RESET SLAVE ALL").await?;
-        Ok(position(&mut session).await?.position())
+        });
+        let gone = |error| DriverError::caused(ErrorKind::Failed, "could not end following", error);
+        answer.await.map_err(gone)?
     }
 
     pub(super) async fn wait_until(&self, at: &Position, limit: Duration) -> Result<(), DriverError> {
@@ -136,6 +162,35 @@ impl Server {
         session.set_limit(limit + THREAD_LIMIT);
         reach(&mut session, &want, Instant::now() + limit).await
     }
+}
+
+/// Applies what was received and stops both threads. A session if there is a source to forget.
+async fn leave(role: &Sql, limit: Duration, end: Instant) -> Result<(Position, Option<Session>), DriverError> {
+    let mut session = role.session().await?;
+    session.set_limit(limit + THREAD_LIMIT);
+    let before = look(&mut session).await?;
+    let Some(source) = &before.source else {
+        return Ok((before.position.position(), None));
+    };
+    if !source.applies() && source.wants_to_receive() {
+        // While the receiver runs, this drops nothing.
+        session.run("start the applier", "START SLAVE SQL_THREAD").await?;
+    }
+    stop_receiver(&mut session, source).await?;
+    if let Err(error) = apply_received(&mut session, end).await {
+        if source.wants_to_receive()
+            && let Err(again) = session.run("follow again", "START SLAVE IO_THREAD").await
+        {
+            warn!(
+                error = datastore_api::chain(&again),
+                "the receiver could not be started again"
+            );
+        }
+        return Err(error);
+    }
+    session.run("stop following", "STOP SLAVE").await?;
+    let at = position(&mut session).await?.position();
+    Ok((at, Some(session)))
 }
 
 fn check(plan: &FollowPlan) -> Result<(), DriverError> {

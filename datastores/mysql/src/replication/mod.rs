@@ -25,6 +25,7 @@ use datastore_api::{
     BlockLimits, Blocked, Change, DriverError, Durability, ErrorKind, FollowPlan, Position, ReplicaLogin, Replication,
     ReplicationStatus, Saved,
 };
+pub(crate) use follow::Following;
 use gtid::Gtids;
 use std::path::Path;
 use std::time::Duration;

@@ -11,7 +11,8 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_secs(3);
 /// Facts about the server itself, in the order of [`Look`]'s fields, and about the source it follows.
 const QUERY: &str = "SELECT @@global.server_id, @@global.read_only, @@global.gtid_binlog_pos, @@global.gtid_slave_pos, \
-    @@global.rpl_semi_sync_master_enabled, @@global.rpl_semi_sync_slave_enabled; SHOW ALL SLAVES STATUS";
+    @@global.rpl_semi_sync_master_enabled, @@global.rpl_semi_sync_slave_enabled, \
+    @@global.rpl_semi_sync_master_wait_no_slave; SHOW ALL SLAVES STATUS";
 /// Facts about semi-synchronous replication as a source.
 const SEMI_SYNC: &str = "SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_master%'";
 
@@ -26,6 +27,8 @@ pub(crate) struct Look {
     pub applied: Gtids,
     pub semi_source: bool,
     pub semi_replica: bool,
+    /// Commits wait even while no replica is there.
+    pub semi_insists: bool,
     /// The source, if one is configured.
     pub source: Option<Source>,
 }
@@ -114,6 +117,7 @@ pub(crate) async fn look(session: &mut Session) -> Result<Look, DriverError> {
         applied,
         semi_source: is_on(4),
         semi_replica: is_on(5),
+        semi_insists: is_on(6),
         source: source.map(source_of).transpose()?,
     })
 }
@@ -171,9 +175,10 @@ impl Server {
             let number = |name: &str| value(name).and_then(|value| value.parse().ok()).unwrap_or_default();
             semi_sync.replicas = u32::try_from(number("Rpl_semi_sync_master_clients")).unwrap_or(u32::MAX);
             semi_sync.waiting = number("Rpl_semi_sync_master_wait_sessions");
-            semi_sync.degraded = value("Rpl_semi_sync_master_status").as_deref() != Some("ON");
+            let is_off = value("Rpl_semi_sync_master_status").as_deref() != Some("ON");
+            semi_sync.degraded = is_off || (semi_sync.replicas == 0 && !look.semi_insists);
         }
-        let source = look.source.as_ref();
+        let source = look.source.as_ref().filter(|_| !self.following.is_over());
         let received = source.map_or_else(|| look.position.clone(), |source| look.position.clone().and(&source.received));
         Ok(ReplicationStatus {
             server_id: look.server_id,

@@ -24,6 +24,8 @@ const FIRST_LOOK: Duration = Duration::from_millis(4);
 const EVERY: Duration = Duration::from_millis(15);
 /// After killing the writers, how long the way may still be closed before everybody is ended.
 const LAST: Duration = Duration::from_millis(150);
+/// How long the way may be closed while nobody is seen in it.
+const UNSEEN: Duration = Duration::from_millis(50);
 /// How long taking it back may take.
 const UNDO_LIMIT: Duration = Duration::from_secs(2);
 
@@ -168,7 +170,7 @@ async fn set_read_only(
             .filter(|client| match client.doing {
                 Doing::Dawdles => true,
                 Doing::Writes | Doing::Waits => grace_over,
-                Doing::Nothing => everybody || (unseen && waited >= LAST.min(limits.grace)),
+                Doing::Nothing => everybody || (unseen && waited >= UNSEEN),
                 Doing::Reads => everybody,
             })
             .filter(|client| ended.choose(client))

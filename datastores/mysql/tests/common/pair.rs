@@ -88,6 +88,23 @@ impl Node {
             .unwrap();
     }
 
+    /// Kills the server.
+    pub fn kill(&self) {
+        self.signal("KILL");
+    }
+
+    /// Sends the server a signal.
+    pub fn signal(&self, name: &str) {
+        #[expect(clippy::disallowed_methods, reason = "a test hurts its own server")]
+        let mut kill = std::process::Command::new("/bin/kill");
+        assert!(
+            kill.args([format!("-{name}"), self.pid().to_string()])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
     pub fn pid(&self) -> u32 {
         let path = self.machine.folder.path().join("root/var/run/mysqld/mysqld.pid");
         fs::read_to_string(path).unwrap().trim().parse().unwrap()
