@@ -163,7 +163,7 @@ async fn set_read_only(
         // Nobody is seen writing: then a lock is held by a session that seems to do nothing.
         let unseen = !clients
             .iter()
-            .any(|client| matches!(client.doing, Doing::Writes | Doing::Waits));
+            .any(|client| !client.is_agent && matches!(client.doing, Doing::Writes | Doing::Waits));
         let chosen: Vec<u64> = clients
             .iter()
             .filter(|client| !client.is_agent && client.id != u64::from(id))
