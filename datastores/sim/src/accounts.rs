@@ -16,7 +16,7 @@ impl Accounts for Sim {
         for database in databases {
             self.check_database(&database.name)?;
         }
-        self.change(|state| {
+        self.write(|state| {
             let before = state.databases.len();
             for database in databases {
                 let properties = (database.character_set.clone(), database.collation.clone());
@@ -29,7 +29,7 @@ impl Accounts for Sim {
 
     async fn delete_database(&self, name: &str) -> Result<Change, DriverError> {
         self.check_database(name)?;
-        self.change(|state| Ok(changed(state.databases.remove(name).is_some()))).await
+        self.write(|state| Ok(changed(state.databases.remove(name).is_some()))).await
     }
 
     async fn list_databases(&self, page: &PageRequest) -> Result<Page<Database>, DriverError> {
@@ -54,7 +54,7 @@ impl Accounts for Sim {
                 self.check_database(database)?;
             }
         }
-        self.change(|state| {
+        self.write(|state| {
             let before = state.users.clone();
             for user in users {
                 let stored = state.users.entry(key(&user.account)).or_insert_with(|| StoredUser {
@@ -73,7 +73,7 @@ impl Accounts for Sim {
 
     async fn delete_user(&self, account: &Account) -> Result<Change, DriverError> {
         self.check_user(account)?;
-        self.change(|state| Ok(changed(state.users.remove(&key(account)).is_some())))
+        self.write(|state| Ok(changed(state.users.remove(&key(account)).is_some())))
             .await
     }
 
@@ -94,7 +94,7 @@ impl Accounts for Sim {
             self.check_user(&change.account)?;
             check_password(&change.password)?;
         }
-        self.change(|state| {
+        self.write(|state| {
             changes
                 .iter()
                 .try_fold(Change::Unchanged, |so_far, change| Ok(so_far.or(state.set_password(change)?)))
@@ -109,7 +109,7 @@ impl Accounts for Sim {
             host: wanted.host.clone().unwrap_or_else(|| account.host.clone()),
         };
         self.check_user(&renamed)?;
-        self.change(|state| {
+        self.write(|state| {
             let mut user = state.user(account)?.clone();
             let before = user.clone();
             if renamed != *account && state.users.contains_key(&key(&renamed)) {
@@ -133,7 +133,7 @@ impl Accounts for Sim {
         for database in databases {
             self.check_database(database)?;
         }
-        self.change(|state| {
+        self.write(|state| {
             let grants = &mut state.user(account)?.grants;
             let before = grants.len();
             grants.extend(databases.iter().cloned());
@@ -145,7 +145,7 @@ impl Accounts for Sim {
     async fn revoke(&self, account: &Account, database: &str) -> Result<Change, DriverError> {
         self.check_user(account)?;
         self.check_database(database)?;
-        self.change(|state| Ok(changed(state.user(account)?.grants.remove(database))))
+        self.write(|state| Ok(changed(state.user(account)?.grants.remove(database))))
             .await
     }
 
@@ -167,7 +167,7 @@ impl Accounts for Sim {
         let password = password.unwrap_or_else(|| Secret::from("sim-root-password".to_owned()));
         check_password(&password)?;
         let account = root();
-        self.change(|state| {
+        self.write(|state| {
             let root = StoredUser {
                 name: account.name.clone(),
                 host: account.host.clone(),
@@ -186,7 +186,7 @@ impl Accounts for Sim {
     }
 
     async fn disable_root(&self) -> Result<Change, DriverError> {
-        self.change(|state: &mut State| {
+        self.write(|state: &mut State| {
             let root = state.users.get_mut(&key(&root()));
             Ok(changed(
                 root.is_some_and(|user| std::mem::replace(&mut user.password, 0) != 0),

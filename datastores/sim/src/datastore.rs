@@ -5,13 +5,13 @@ use crate::state::State;
 use async_trait::async_trait;
 use datastore_api::{
     Accounts, Change, Configuration, Datastore, DriverContext, DriverError, DriverInfo, ErrorKind, FileMode, Health, PreparePlan,
-    Step, StopMode, VolumePaths,
+    Replication, Step, StopMode, VolumePaths,
 };
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::Mutex;
 
-static INFO: DriverInfo = DriverInfo {
+pub(crate) static INFO: DriverInfo = DriverInfo {
     name: "sim",
     default_port: 33060,
     programs: &[],
@@ -41,6 +41,11 @@ impl Sim {
     /// The names no request may touch.
     pub fn context(&self) -> &DriverContext {
         &self.context
+    }
+
+    /// What a test wants of it.
+    pub fn options(&self) -> &Options {
+        &self.options
     }
 
     fn state_file(&self) -> PathBuf {
@@ -76,6 +81,26 @@ impl Sim {
         if change == Change::Done {
             state.save(&*self.context.host, &self.state_file()).await?;
         }
+        Ok(change)
+    }
+
+    /// Changes data of users: refused while writes are closed, one more change in the history otherwise.
+    pub async fn write(&self, act: impl FnOnce(&mut State) -> Result<Change, DriverError> + Send) -> Result<Change, DriverError> {
+        let mut now = 0;
+        let count = &mut now;
+        let change = self
+            .change(move |state| {
+                if state.role.read_only {
+                    let text = "the server is read-only: databases and users of a replica are changed on its source";
+                    return Err(DriverError::new(ErrorKind::Failed, text));
+                }
+                let change = act(state)?;
+                state.role.position += u64::from(change == Change::Done);
+                *count = state.role.position;
+                Ok(change)
+            })
+            .await?;
+        crate::replication::publish(Replication::port(self), now);
         Ok(change)
     }
 
@@ -224,6 +249,7 @@ impl Datastore for Sim {
                     state.live = state.overrides.clone();
                 }
                 state.running = true;
+                state.role.read_only |= state.role.starts_closed;
                 Ok(())
             })
             .await?;
@@ -254,6 +280,10 @@ impl Datastore for Sim {
     }
 
     fn accounts(&self) -> Option<&dyn Accounts> {
+        Some(self)
+    }
+
+    fn replication(&self) -> Option<&dyn Replication> {
         Some(self)
     }
 }

@@ -10,6 +10,7 @@ mod accounts;
 mod config;
 mod datastore;
 mod options;
+mod replication;
 mod state;
 
 use datastore_api::{Datastore, DriverContext, DriverEntry, DriverError};

@@ -11,9 +11,13 @@ pub struct Options {
     pub fail_step: Option<String>,
     /// `hang_step`: this step of a preparation does not end within an hour.
     pub hang_step: Option<String>,
+    /// `fail_verb`: this verb of replication (`block_writes`, `detach`, ...) fails each time.
+    pub fail_verb: Option<String>,
+    /// `hang_verb`: this verb of replication does not end within an hour.
+    pub hang_verb: Option<String>,
     /// `slow_ms`: each step, start and stop takes this long.
     pub slow: Duration,
-    /// `port`: accepted and ignored, so that one configuration fits all drivers.
+    /// `port`: how pretended servers of one process find each other. Nothing listens there.
     pub port: Option<u16>,
 }
 
@@ -25,6 +29,8 @@ impl Options {
             match key.as_str() {
                 "fail_step" => options.fail_step = Some(value.clone()),
                 "hang_step" => options.hang_step = Some(value.clone()),
+                "fail_verb" => options.fail_verb = Some(value.clone()),
+                "hang_verb" => options.hang_verb = Some(value.clone()),
                 "slow_ms" => options.slow = Duration::from_millis(number(key, value)?),
                 "port" => options.port = Some(number(key, value)?),
                 "bind_address" => {}

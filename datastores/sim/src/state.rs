@@ -1,6 +1,6 @@
 //! The pretended server: what it would have on disk.
 
-use datastore_api::{Account, Change, Database, DriverError, ErrorKind, FileMode, Host, Secret};
+use datastore_api::{Account, Change, Database, DriverError, Durability, ErrorKind, FileMode, Host, Secret};
 use datastore_api::{ExposeSecret, PasswordChange};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -28,6 +28,26 @@ pub(crate) struct State {
     pub databases: BTreeMap<String, (Option<String>, Option<String>)>,
     /// Users by `name@host`.
     pub users: BTreeMap<String, StoredUser>,
+    /// Its place among other servers.
+    #[serde(default)]
+    pub role: Role,
+}
+
+/// The pretended server's place among others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Role {
+    /// How many changes it has.
+    pub position: u64,
+    /// Nobody can write.
+    pub read_only: bool,
+    /// Whether it starts so.
+    pub starts_closed: bool,
+    /// Host and port of its source.
+    pub following: Option<(String, u16)>,
+    /// What a write is worth.
+    pub durability: Durability,
+    /// Accounts of replicas, with a hash of the password.
+    pub logins: BTreeMap<String, u64>,
 }
 
 /// One user of the pretended server.

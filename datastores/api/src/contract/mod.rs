@@ -8,6 +8,7 @@ mod accounts;
 mod host;
 mod life;
 mod paging;
+mod roles;
 mod settings;
 
 pub use host::TestHost;
@@ -153,6 +154,8 @@ pub async fn run(entry: &'static DriverEntry, name: &'static str, mut setup: imp
             settings::parameters(&bench)
         );
         case!("bad parameters change nothing", settings::bad_parameters(&bench));
+        case!("writes are closed and opened again", roles::writes(&bench));
+        case!("a server without peers can become a source", roles::alone(&bench));
         case!("everything outlives the agent and the server", life::persistence(&mut bench));
         case!("a stopped server is unavailable, not an obstacle", life::stopped(&bench));
     }
