@@ -320,6 +320,11 @@ async fn a_restarted_agent_takes_up_what_keepalived_holds() {
         "another configuration is read, nothing is restarted"
     );
     assert!(std::fs::read_to_string(&settings.config).unwrap().contains("advert_int 0.20"));
+    // As a reboot leaves it: no file, no right.
+    let right = settings.run_dir.join("may-hold");
+    std::fs::remove_file(&right).unwrap();
+    eventually("it gives up without the file", || on_nic() == 0).await;
+    assert_eq!(plane.hold(&hold()).await.unwrap(), Change::Done);
     plane.release(Duration::ZERO).await.unwrap();
     assert_eq!(on_nic(), 0);
 

@@ -17,7 +17,7 @@
 //! The lease runs on the kernel's tick counter: neither a change of the wall clock nor a stopped process holds it up. A machine that is
 //! paused as a whole (a suspended guest) stands still with its lease; only durable replication covers that.
 
-use super::nft::{Batch, Hook, Key, Nft, Rule, Verdict};
+use super::nft::{Batch, Hook, Key, NEEDS, Nft, Rule, Verdict};
 use super::nlmsg::NetlinkError;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -118,11 +118,16 @@ impl Door {
             DoorState::Leased(left) => DoorState::Leased(left.saturating_sub(seen.elapsed())),
             other => other,
         };
-        nft.batch("put the database port's guard in place", |batch| {
+        let doing = "put the database port's guard in place";
+        let installed = nft.batch(doing, |batch| {
             table(batch, settings);
             stand(batch, settings.port, state);
-        })?;
-        Ok(state)
+        });
+        match installed {
+            // Everything it names is made in the same batch: what is not there is a part of the kernel.
+            Err(error) if error.is_not_found() => Err(NetlinkError::Unsupported { doing, needs: NEEDS }.into()),
+            other => other.map(|()| state).map_err(DoorError::from),
+        }
     }
 
     /// Sets the door, however it stood.

@@ -10,6 +10,9 @@ use super::nlmsg::{ACK, Bytes, CREATE, DUMP, Netlink, NetlinkError, REQUEST, att
 use nix::sys::socket::SockProtocol;
 use std::time::Duration;
 
+/// What a kernel without all of this lacks, for people.
+pub(super) const NEEDS: &str = "nf_tables (CONFIG_NF_TABLES_INET, CONFIG_NFT_REJECT_INET)";
+
 const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
@@ -71,10 +74,7 @@ pub(super) struct Nft {
 impl Nft {
     pub fn open(table: &'static str) -> Result<Self, NetlinkError> {
         Ok(Self {
-            netlink: Netlink::open(
-                SockProtocol::NetlinkNetFilter,
-                "nf_tables (CONFIG_NF_TABLES_INET, CONFIG_NFT_REJECT_INET)",
-            )?,
+            netlink: Netlink::open(SockProtocol::NetlinkNetFilter, NEEDS)?,
             table,
             bytes: Bytes::default(),
         })
