@@ -1,5 +1,6 @@
 //! The command line. Without a subcommand it is the daemon's, drop-in for upstream's (contract section 4.2).
 
+use super::pair::PairCommand;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -116,6 +117,12 @@ pub enum Command {
         bus: BusArgs,
         #[command(flatten)]
         socket: SocketArgs,
+    },
+    /// Pairs: a source and its replica behind a service address.
+    Pair {
+        /// What to do.
+        #[command(subcommand)]
+        command: PairCommand,
     },
     /// What guests report to the conductor.
     Conductor {

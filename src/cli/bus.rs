@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// Bus settings and, if known, the payload key: from the configuration, with what the command line says over it.
-fn settings(args: &BusArgs, mut sources: Sources) -> anyhow::Result<(bus::Settings, Option<Secret>)> {
+pub(super) fn settings(args: &BusArgs, mut sources: Sources) -> anyhow::Result<(bus::Settings, Option<Secret>)> {
     let overrides = &mut sources.overrides;
     let mut set = |option: &str, value: &str| {
         overrides.push(Override {
@@ -45,7 +45,8 @@ fn settings(args: &BusArgs, mut sources: Sources) -> anyhow::Result<(bus::Settin
     Ok((settings.bus, key))
 }
 
-fn key(path: &PathBuf) -> anyhow::Result<Secret> {
+/// The payload key in a file.
+pub(super) fn key(path: &PathBuf) -> anyhow::Result<Secret> {
     let text = std::fs::read_to_string(path).with_context(|| format!("could not read the key file {}", path.display()))?;
     let text = text.trim();
     if text.is_empty() {
@@ -54,7 +55,7 @@ fn key(path: &PathBuf) -> anyhow::Result<Secret> {
     Ok(Secret::from(text.to_owned()))
 }
 
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

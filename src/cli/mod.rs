@@ -1,6 +1,7 @@
 //! The command line: the daemon's options, and the tools for people and programs.
 //!
-//! Owns: parsing, tables, JSON output, exit codes. Uses: `app` (the daemon), `config`, `bus` (as a client), `rpc::local`. Never
+//! Owns: parsing, tables, JSON output, exit codes. Uses: `app` (the daemon), `config`, `bus` (as a client), `rpc::local`, and what a pair is
+//! made of: `link`'s keys, `vip`'s addresses. Never
 //! does: change the machine itself.
 
 mod args;
@@ -9,6 +10,7 @@ mod check;
 mod local;
 mod methods;
 mod output;
+mod pair;
 mod witness;
 
 pub use args::Cli;
@@ -32,7 +34,11 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             output::complain(&format!("trove-guestagent: {error:#}"));
-            ExitCode::FAILURE
+            if error.is::<pair::Usage>() {
+                ExitCode::from(2)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }
@@ -75,6 +81,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             }
         }
         Some(Command::Witness(args)) => witness::run(args, cli.daemon.debug),
+        Some(Command::Pair { command }) => pair::run(command, sources),
         Some(Command::Conductor {
             command:
                 ConductorCommand::Watch {
