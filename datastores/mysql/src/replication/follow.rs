@@ -97,22 +97,27 @@ impl Server {
     /// Sets where to begin. The server's own log is a part of where it is, whatever it followed before.
     async fn set_position(&self, session: &mut Session, start: &Start) -> Result<(), DriverError> {
         let here = look(session).await?;
-        let wanted = match start {
-            // A request that is repeated after some progress begins where it is.
-            Start::At(at) => Some(Gtids::parse(&at.0)?).filter(|at| !here.position.covers(at)),
+        let seeded = match start {
+            Start::At(at) => Some(Gtids::parse(&at.0)?),
             Start::Current => None,
         };
-        if let Some(seeded) = &wanted {
+        // A request that is repeated after some progress begins where it is.
+        let is_new = seeded.as_ref().is_some_and(|at| !here.position.covers(at));
+        if let Some(at) = &seeded {
             let log: Vec<Option<String>> = session
                 .rows("read the state of the log", "SELECT @@global.gtid_binlog_state", ())
                 .await?;
-            let log = Gtids::parse(log.into_iter().next().flatten().unwrap_or_default().as_str())?;
-            if !log.is_empty() {
+            let is_empty = log.into_iter().flatten().all(|state| state.is_empty());
+            if is_new && !is_empty {
                 session.run("forget the log of the data before", "RESET MASTER").await?;
             }
-            let state = format!("SET GLOBAL gtid_binlog_state = {}", sql::text(&seeded.to_string()));
-            session.run("set the state of the log", state).await?;
+            if is_new || is_empty {
+                // So that it knows later, as a source, that it has what was in the copy.
+                let state = format!("SET GLOBAL gtid_binlog_state = {}", sql::text(&at.to_string()));
+                session.run("set the state of the log", state).await?;
+            }
         }
+        let wanted = seeded.filter(|_| is_new);
         let from = wanted.unwrap_or(here.position).position();
         if here.applied.position() != from {
             let set = format!("SET GLOBAL gtid_slave_pos = {}", sql::text(&from.0));

@@ -55,11 +55,6 @@ impl Gtids {
         self.0.values().copied().max().unwrap_or_default()
     }
 
-    /// Whether this is nothing.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// As a position: one id per domain.
     pub fn position(&self) -> Position {
         let ids: Vec<String> = self
@@ -91,6 +86,9 @@ impl Gtids {
     }
 
     /// Transactions here that `source` never had, among those that servers accepted by `whose` wrote.
+    ///
+    /// A source whose data were copied from elsewhere knows nothing of servers that wrote only before the copy was taken. But whoever
+    /// has a transaction has everything before it, so what comes before one that both have is no question.
     pub fn errant(&self, source: &Self, whose: impl Fn(u32) -> bool) -> Vec<String> {
         let mut ranges = Vec::new();
         for ((domain, server), last) in self.0.iter().filter(|((_, server), _)| whose(*server)) {
@@ -100,10 +98,18 @@ impl Gtids {
                     ranges.push(format!("{domain}-{server}-{} to {domain}-{server}-{last}", known + 1));
                 }
                 Some(_) => ranges.push(format!("{domain}-{server}-{last}")),
+                None if *last <= self.last_shared(source, *domain) => {}
                 None => ranges.push(format!("up to {domain}-{server}-{last}")),
             }
         }
         ranges
+    }
+
+    /// The sequence number of the last transaction of a domain that both are known to have.
+    fn last_shared(&self, other: &Self, domain: u32) -> u64 {
+        let both = self.0.iter().filter(|((of, _), _)| *of == domain);
+        let both = both.filter_map(|(key, mine)| other.0.get(key).map(|theirs| *mine.min(theirs)));
+        both.max().unwrap_or_default()
     }
 }
 

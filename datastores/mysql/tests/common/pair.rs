@@ -24,7 +24,13 @@ pub struct Node {
 impl Node {
     /// A prepared server with the pair's login and a user `app` (unlogged, so that all nodes have it).
     pub async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// The same with more parameters.
+    pub async fn with(more: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>)) -> Self {
         let mut machine = Machine::new();
+        more(&mut machine.overrides);
         machine.overrides.insert("skip_name_resolve".into(), true.into());
         let datastore = machine.prepared().await;
         let node = Self { machine, datastore };
