@@ -90,7 +90,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         cancel.clone(),
     );
     let copies = Copies::load(journal.clone()).await;
-    copies.serve(datastore.clone(), cancel.clone())?;
+    copies.serve(datastore.clone(), settings.pair.link_port, cancel.clone());
     let ctx = Arc::new(Ctx {
         settings: rpc_settings(&settings),
         datastore: datastore.clone(),

@@ -11,6 +11,8 @@ It runs as trove-api and trove-taskmanager do: their configuration, their databa
     {"id": 5, "op": "template", "guest": ID, "ram": 512}        the configuration file a taskmanager would render
     {"id": 6, "op": "catalogue"}            every method of the client: wire name, kind, version, names of the arguments
     {"id": 8, "op": "pings", "guest": ID, "count": 100, "in_flight": 1}      for the benchmark
+    {"id": 9, "op": "task", "task": "promote", "guest": ID}     the taskmanager's own code, see taskmanager.py
+    {"id": 10, "op": "backup", "guest": ID}     a completed backup's row
     {"id": 7, "op": "status", "guest": ID, "status": "RESTARTING"}      what a taskmanager writes beside the conductor
 
 Orders run at the same time; an answer is {"id", "seconds", "result"} or {"id", "seconds", "error": {"class", "text"}}.
@@ -153,7 +155,20 @@ def template(_conf, order):
     return SingleInstanceConfigTemplate(version, {"ram": order.get("ram", 512)}, order["guest"]).render()
 
 
-OPS = {f.__name__: f for f in (instance, status, call, raw, pings, catalogue, template)}
+def task(_conf, order):
+    import taskmanager
+
+    name = {"create_replica": "Create"}.get(order["task"], order["task"].capitalize())
+    return taskmanager.run(context({"notification": f"DBaaSInstance{name}", **order}), order)
+
+
+def backup(_conf, order):
+    import taskmanager
+
+    return taskmanager.backup(order)
+
+
+OPS = {f.__name__: f for f in (instance, status, call, raw, pings, catalogue, template, task, backup)}
 
 
 def carry_out(conf, order):
@@ -166,7 +181,7 @@ def carry_out(conf, order):
                 break
             except Exception as error:
                 # sqlite's only: the conductor writes the same file.
-                if attempt == 19 or "database is locked" not in str(error):
+                if attempt == 19 or order["op"] == "task" or "database is locked" not in str(error):
                     raise
                 time.sleep(0.2)
     except Exception as error:  # every kind is an answer here

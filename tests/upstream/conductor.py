@@ -54,8 +54,11 @@ def main():
     if sys.argv[1:2] == ["run"]:
         del sys.argv[1]
         sys.argv[0] = "trove-conductor"
+        from patience import patient
         from trove.cmd.conductor import main as conductor
+        from trove.db.sqlalchemy import api
 
+        patient(api)
         sys.exit(conductor())
     if sys.argv[1:2] == ["tables"] and len(sys.argv) in (3, 4):
         folder = pathlib.Path(sys.argv[2])

@@ -6,7 +6,7 @@
 //! With a `snapshot` it becomes a replica: before the marker it copies its source's data and follows the source. All it holds comes from
 //! there, so nothing is made in it: what a replica writes by itself its source never has.
 
-use super::replication::{FOLLOW, SEED, Wanted, WireSource, follow, has_location, seed};
+use super::replication::{FOLLOW, SEED, Wanted, WireSource, fits, follow, has_location, seed};
 use crate::conductor::Status;
 use crate::instance::Phase;
 use crate::instance::gate::OpKind;
@@ -158,12 +158,17 @@ async fn database(ctx: &Ctx, op: &Op, args: &PrepareArgs) -> Result<(), RpcError
     })
     .await?;
     refuse_unsupported(ctx, args)?;
-    let wanted = match &args.snapshot {
-        Some(Object(snapshot)) => Some(Wanted::read(ctx, snapshot, "snapshot").await?),
-        None => None,
-    };
+    let snapshot = args.snapshot.as_ref();
+    let wanted = snapshot.map(|Object(snapshot)| Wanted::read(ctx, snapshot, "snapshot"));
+    let wanted = wanted.transpose()?;
     op.step(VOLUME, volume(ctx, args)).await?;
-    op.step(CHECK, async { Ok(ctx.datastore.check_plan(&plan).await?) }).await?;
+    op.step(CHECK, async {
+        if let Some(wanted) = &wanted {
+            fits(ctx, wanted).await?;
+        }
+        Ok(ctx.datastore.check_plan(&plan).await?)
+    })
+    .await?;
     for step in ctx.datastore.prepare_steps() {
         op.step(step.0, async {
             ctx.datastore.prepare_step(*step, &plan).await?;

@@ -22,7 +22,7 @@ tenant_id=p1
 datastore_registry_ext=mariadb:trove.guestagent.datastore.mariadb.manager.Manager
 replication_strategy=trove.guestagent.strategies.replication.mariadb_gtid.MariaDBGTIDReplication
 ssl_mode=None
-network_isolation=False
+network_isolation={isolated}
 """
 
 AGENT_CONF = """\
@@ -42,6 +42,7 @@ database_service_uname = mysql
 [trove_guestagent]
 root = {root}
 supervisor = supervised
+link_port = {link_port}
 
 [datastore]
 bind_address = 127.0.0.1
@@ -52,12 +53,12 @@ port = {port}
 class Guest:
     """`start` begins the agent; nothing of it outlives `remove`."""
 
-    def __init__(self, cloud, guest=None, key=None, interval=2, default="", rabbit="", transport_url=None):
+    def __init__(self, cloud, guest=None, key=None, interval=2, default="", rabbit="", transport_url=None, isolated=False):
         self.cloud = cloud
         if guest is None:
             guest, key = cloud.new_instance()
         self.id, self.key = guest, key
-        self.port = free_port()
+        self.port = free_port(2)
         # Short (a socket's path may have 107 bytes) and open to the database's user.
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="tg-"))
         self.folder.chmod(0o755)
@@ -66,7 +67,12 @@ class Guest:
         self.log = self.folder / "agent.log"
         self.root.mkdir()
         self.conf.mkdir()
-        info = GUEST_INFO.format(guest=guest)
+        info = GUEST_INFO.format(guest=guest, isolated=isolated)
+        if isolated:
+            # The data network, as the control plane describes it: here other guests reach this one.
+            network = {"mac_address": "fa:16:3e:00:00:01", "ipv4_address": "127.0.0.1", "ipv4_cidr": "127.0.0.0/8"}
+            (self.root / "etc/trove").mkdir(parents=True)
+            (self.root / "etc/trove/eth1.json").write_text(json.dumps(network), encoding="utf-8")
         if key:
             info += f"instance_rpc_encr_key={key}\n"
         (self.conf / "guest_info.conf").write_text(info, encoding="utf-8")
@@ -78,6 +84,7 @@ class Guest:
                 rabbit=rabbit,
                 root=self.root,
                 port=self.port,
+                link_port=self.port + 1,
             ),
             encoding="utf-8",
         )

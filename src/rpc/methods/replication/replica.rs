@@ -21,7 +21,6 @@ const APPLY_LIMIT: Duration = Duration::from_secs(160);
 const RESERVE: Duration = Duration::from_secs(10);
 
 const BEGIN: &str = "begin";
-const DETACH: &str = "detach";
 const OPEN: &str = "open";
 
 /// `attach_replica`: follows a source, live. A snapshot (it has a `dataset`) is copied first, into a server without data of users.
@@ -74,7 +73,8 @@ impl Method for AttachReplicationSlave {
 }
 
 async fn attach(ctx: &Ctx, op: &Op, info: &WireSource, what: &str) -> Result<(), RpcError> {
-    let wanted = Wanted::read(ctx, info, what).await?;
+    let wanted = Wanted::read(ctx, info, what)?;
+    seed::fits(ctx, &wanted).await?;
     op.step(BEGIN, seed::begin(ctx, op, &wanted)).await?;
     let limit = op.time_left(FOLLOW_LIMIT, RESERVE);
     let followed = async {
@@ -114,26 +114,21 @@ impl Method for DetachReplica {
     async fn run(ctx: &Ctx, op: &Op, args: DetachArgs) -> Result<Value, RpcError> {
         let replication = ctx.replication(Self::NAME)?;
         let for_failover = args.for_failover.unwrap_or(false);
-        op.step(DETACH, async {
-            replication.detach(op.time_left(APPLY_LIMIT, RESERVE)).await?;
-            role::left(ctx).await
-        })
-        .await?;
+        // No step is recorded: it lies inside the time without writes, and to leave a source twice changes nothing.
+        replication.detach(op.time_left(APPLY_LIMIT, RESERVE)).await?;
+        role::left(ctx).await?;
         let login = seed::stored_login(ctx).await;
-        if !for_failover {
-            op.step(OPEN, async {
-                role::open(ctx, Self::NAME).await?;
-                if let Some(name) = login.as_deref().filter(|name| is_replicas(name))
-                    && let Err(error) = replication.drop_login(name).await
-                {
-                    warn!(
-                        error = chain(&error),
-                        "could not remove the login of a replica that is none any more"
-                    );
-                }
-                Ok(())
-            })
-            .await?;
+        if for_failover {
+            return Ok(json!({"replication_user": login}));
+        }
+        op.step(OPEN, role::open(ctx, Self::NAME)).await?;
+        if let Some(name) = login.as_deref().filter(|name| is_replicas(name))
+            && let Err(error) = replication.drop_login(name).await
+        {
+            warn!(
+                error = chain(&error),
+                "could not remove the login of a replica that is none any more"
+            );
         }
         ctx.look().await;
         ctx.conductor.report_now(Status::Healthy).await;

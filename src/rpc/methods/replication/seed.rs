@@ -41,6 +41,8 @@ pub struct Wanted {
     plan: FollowPlan,
     data: Data,
     extra: Map<String, Value>,
+    /// Gigabytes of the source's data, if it told.
+    size: Option<f64>,
 }
 
 /// Whether a caller's `backup_info` names a backup that exists in a store.
@@ -49,8 +51,8 @@ pub fn has_location(backup_info: Option<&Value>) -> bool {
 }
 
 impl Wanted {
-    /// Checks what a source told of itself. `what` names the argument in errors. Changes nothing.
-    pub async fn read(ctx: &Ctx, info: &WireSource, what: &str) -> Result<Self, RpcError> {
+    /// Checks what a source told of itself. `what` names the argument in errors.
+    pub fn read(ctx: &Ctx, info: &WireSource, what: &str) -> Result<Self, RpcError> {
         let replication = ctx.replication("attach_replica")?;
         let (source, login, tls) = (info.endpoint(what)?, info.login(what)?, info.tls(what)?);
         if let Some(theirs) = info
@@ -69,7 +71,6 @@ impl Wanted {
             let text = format!("{what}.master is this guest itself");
             return Err(RpcError::new(ErrorClass::BadRequest, text));
         }
-        fits(ctx, info).await?;
         let extra = info.extra();
         let data = match &info.dataset {
             None => Data::Here(Start::Current),
@@ -91,15 +92,14 @@ impl Wanted {
             },
             data,
             extra,
+            size: info.dataset.as_ref().and_then(|dataset| dataset.0.dataset_size),
         })
     }
 }
 
-/// A replica must be able to hold what its source holds.
-async fn fits(ctx: &Ctx, info: &WireSource) -> Result<(), RpcError> {
-    let Some(size) = info.dataset.as_ref().and_then(|dataset| dataset.0.dataset_size) else {
-        return Ok(());
-    };
+/// A replica must be able to hold what its source holds; its volume is there by now.
+pub async fn fits(ctx: &Ctx, wanted: &Wanted) -> Result<(), RpcError> {
+    let Some(size) = wanted.size else { return Ok(()) };
     let path = &ctx.settings.mount_point;
     let stats = host::filesystem_stats(path).await.map_err(|error| {
         let text = format!("could not look at the file system of {}", path.display());
