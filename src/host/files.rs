@@ -105,6 +105,29 @@ pub(super) fn read_tail(path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>
     Ok(Some(bytes))
 }
 
+/// The bytes of a file from `offset` on, at most `limit`.
+pub(super) fn read_range(path: &Path, offset: u64, limit: usize) -> io::Result<Option<Vec<u8>>> {
+    let Some((mut file, _)) = open_regular(path, false).map_err(at("read", path))? else {
+        return Ok(None);
+    };
+    file.seek(SeekFrom::Start(offset)).map_err(at("read", path))?;
+    let mut bytes = Vec::new();
+    file.take(limit as u64).read_to_end(&mut bytes).map_err(at("read", path))?;
+    Ok(Some(bytes))
+}
+
+/// Adds to the end of a file that is there.
+pub(super) fn append(path: &Path, bytes: &[u8]) -> io::Result<u64> {
+    let append = || {
+        let nofollow = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0);
+        let mut file = OpenOptions::new().append(true).custom_flags(nofollow).open(path)?;
+        file.write_all(bytes)?;
+        file.sync_data()?;
+        Ok(file.metadata()?.len())
+    };
+    append().map_err(at("add to", path))
+}
+
 /// Removes a file, for good when this returns.
 pub(super) fn remove(path: &Path) -> io::Result<Change> {
     match fs::remove_file(path) {

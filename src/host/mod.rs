@@ -205,6 +205,16 @@ impl Host for Machine {
         blocking(move || files::read_tail(&path, limit)).await
     }
 
+    async fn read_range(&self, path: &Path, offset: u64, limit: usize) -> io::Result<Option<Vec<u8>>> {
+        let path = path.to_path_buf();
+        blocking(move || files::read_range(&path, offset, limit)).await
+    }
+
+    async fn append(&self, path: &Path, bytes: Vec<u8>) -> io::Result<u64> {
+        let path = path.to_path_buf();
+        blocking(move || files::append(&path, &bytes)).await
+    }
+
     async fn free_space(&self, path: &Path) -> io::Result<u64> {
         let stats = filesystem_stats(path).await.map_err(error::as_io)?;
         Ok(stats.avail_blocks.saturating_mul(stats.block_size))

@@ -240,6 +240,12 @@ pub trait Host: Send + Sync {
     /// The last bytes of a file, at most `limit`; `None` if it is not there.
     async fn read_tail(&self, path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>>;
 
+    /// The bytes of a file from `offset` on, at most `limit`, fewer only at its end; `None` if it is not there.
+    async fn read_range(&self, path: &Path, offset: u64, limit: usize) -> io::Result<Option<Vec<u8>>>;
+
+    /// Adds to the end of a file that is there, on disk when this returns. Answers the file's size.
+    async fn append(&self, path: &Path, bytes: Vec<u8>) -> io::Result<u64>;
+
     /// Bytes that an ordinary user may still write on the file system of `path`.
     async fn free_space(&self, path: &Path) -> io::Result<u64>;
 

@@ -26,6 +26,8 @@ pub(crate) struct Flavour {
     pub backup_tool: &'static str,
     /// The program that unpacks what that one streams.
     pub unpack_tool: &'static str,
+    /// The program that turns binary logs into statements.
+    pub log_tool: &'static str,
     /// Name of the service.
     pub service: &'static str,
     /// Set in each of our sessions. Pins the SQL mode, so that strings are quoted one way, and bounds every statement.
@@ -95,6 +97,7 @@ pub(crate) static MARIADB: Flavour = Flavour {
     ],
     backup_tool: "/usr/bin/mariadb-backup",
     unpack_tool: "/usr/bin/mbstream",
+    log_tool: "/usr/bin/mariadb-binlog",
     service: "trove-mariadb",
     session_setup: "SET SESSION sql_mode = 'STRICT_TRANS_TABLES,NO_ENGINE_SUBSTITUTION,NO_BACKSLASH_ESCAPES', \
                     max_statement_time = 30, lock_wait_timeout = 15, innodb_lock_wait_timeout = 15, wait_timeout = 900, \

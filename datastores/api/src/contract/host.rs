@@ -6,6 +6,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use std::collections::HashMap;
+use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -241,6 +242,21 @@ impl Host for TestHost {
 
     async fn read_tail(&self, path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {
         Ok(found(fs::read(path))?.map(|bytes| bytes[bytes.len().saturating_sub(limit)..].to_vec()))
+    }
+
+    async fn read_range(&self, path: &Path, offset: u64, limit: usize) -> io::Result<Option<Vec<u8>>> {
+        let Some(mut file) = found(fs::File::open(path))? else {
+            return Ok(None);
+        };
+        let mut bytes = Vec::new();
+        file.seek(io::SeekFrom::Start(offset))?;
+        file.take(limit as u64).read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
+    }
+
+    async fn append(&self, path: &Path, bytes: Vec<u8>) -> io::Result<u64> {
+        fs::OpenOptions::new().append(true).open(path)?.write_all(&bytes)?;
+        Ok(fs::metadata(path)?.len())
     }
 
     async fn free_space(&self, _path: &Path) -> io::Result<u64> {

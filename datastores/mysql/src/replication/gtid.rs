@@ -38,6 +38,11 @@ impl Gtids {
         self
     }
 
+    /// Whether this transaction of this server is among them.
+    pub fn has(&self, domain: u32, server: u32, sequence: u64) -> bool {
+        self.0.get(&(domain, server)).is_some_and(|last| *last >= sequence)
+    }
+
     /// The last one of each domain: server and sequence number.
     fn last(&self) -> BTreeMap<u32, (u32, u64)> {
         let mut last = BTreeMap::new();

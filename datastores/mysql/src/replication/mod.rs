@@ -6,15 +6,19 @@
 //! ```text
 //! follow · writes · durability · source · login     verbs
 //!          sessions · status · tls                  what is asked of the server and of the disk
-//!                  gtid                             sets of transactions, pure
+//! errant_save                                       what only this server has, out of its logs
+//!                  gtid · binlog · sql_text         sets of transactions, files and texts, pure
 //! ```
 
+mod binlog;
 mod durability;
+mod errant_save;
 mod follow;
 mod gtid;
 mod login;
 mod sessions;
 mod source;
+mod sql_text;
 mod status;
 mod tls;
 mod writes;
@@ -22,21 +26,14 @@ mod writes;
 use crate::datastore::Server;
 use async_trait::async_trait;
 use datastore_api::{
-    BlockLimits, Blocked, Change, DriverError, Durability, ErrorKind, FollowPlan, Position, ReplicaLogin, Replication,
-    ReplicationStatus, Saved,
+    BlockLimits, Blocked, Change, DriverError, Durability, FollowPlan, Position, ReplicaLogin, Replication, ReplicationStatus,
+    Saved,
 };
 pub(crate) use follow::Following;
 use gtid::Gtids;
 use std::path::Path;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-
-fn not_yet<T>(what: &str) -> Result<T, DriverError> {
-    Err(DriverError::new(
-        ErrorKind::NotSupported,
-        format!("this driver cannot {what} yet"),
-    ))
-}
 
 #[async_trait]
 impl Replication for Server {
@@ -72,8 +69,8 @@ impl Replication for Server {
         self.list_errant(source_log_state).await
     }
 
-    async fn save_errant(&self, _source_log_state: &Position, _folder: &Path) -> Result<Option<Saved>, DriverError> {
-        not_yet("save transactions of its own")
+    async fn save_errant(&self, source_log_state: &Position, folder: &Path) -> Result<Option<Saved>, DriverError> {
+        self.save_own(source_log_state, folder).await
     }
 
     async fn make_source(&self, options: Option<&str>) -> Result<Change, DriverError> {
