@@ -15,6 +15,9 @@
 //!     '-- leaving <--'      no more announcing, defending, putting back; the address goes when `linger` is over
 //! ```
 //!
+//! Held after a pause of more than a second (the process was stopped) it is silent: it listens for two seconds whether somebody else
+//! has it by now, and if so stays silent until it is told what to do.
+//!
 //! Needs CAP_NET_ADMIN (addresses) and CAP_NET_RAW (frames); [`VipError::Capability`] names the one that is missing.
 
 mod address;

@@ -30,7 +30,8 @@ pub trait AddressPlane: Send + Sync {
     async fn probe(&self, options: &ProbeOptions) -> Result<Probe, VipError>;
 
     /// Puts the VIP on the NIC and tells the neighbours. Answers as soon as the first announcement of each address is out;
-    /// repeats follow by themselves. All or nothing: after an error none of the addresses is ours.
+    /// repeats follow by themselves. All or nothing: after an error none of the addresses is ours, if it
+    /// was not held before.
     /// `Unchanged`: it was held; it is announced all the same.
     ///
     /// # Errors
@@ -147,7 +148,8 @@ pub enum VipEvent {
     PutBack(Address),
     /// Somebody removed the address, and it could not be put back: why. It is tried again.
     Lost(Address, String),
-    /// Another host claims the address. It was announced again, unless that was done a moment ago.
+    /// Another host claims the address. It was announced again, unless that was done a moment ago,
+    /// or this process was stopped for longer than a second before (then nothing is said until `hold`, `announce` or `release`).
     Rival {
         /// Which address.
         address: Address,

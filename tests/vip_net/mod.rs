@@ -3,10 +3,12 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so")]
 
-use crate::vip_support::{Namespace, sh};
+use crate::vip_support::{Ended, Namespace, sh};
 use std::fs::File;
 use std::future::Future;
+use std::io::{BufRead, BufReader};
 use std::pin::Pin;
+use std::process::{ChildStdout, Stdio};
 use std::thread;
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -101,6 +103,19 @@ sys.exit(1)";
         assert!(self.reachable(), "{:?}", self.neighbours());
     }
 
+    /// Listens for so many seconds from now on.
+    pub fn claims(&self, seconds: f32) -> Claims {
+        let mut python = crate::vip_support::program("nsenter");
+        let pid = self.gateway.pid().to_string();
+        python.args(["-t", &pid, "-n", "python3", "-c", LISTEN, &seconds.to_string(), VIP4]);
+        let mut child = python.stdout(Stdio::piped()).spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut ready = String::new();
+        out.read_line(&mut ready).unwrap();
+        assert_eq!(ready.trim(), "ready");
+        Claims(Ended(child), out)
+    }
+
     /// What the gateway believes of [`VIP4`] and [`VIP6`]; asks nobody.
     pub fn neighbours(&self) -> Vec<Mac> {
         let known = [VIP4, VIP6].map(|ip| self.gateway.sh(&format!("ip neigh show {ip} dev br0")));
@@ -109,6 +124,30 @@ sys.exit(1)";
             .filter(|line| line.contains("lladdr"))
             .map(|line| mac(line))
             .collect()
+    }
+}
+
+const LISTEN: &str = "import socket, sys, time
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+s.bind(('br0', 0)); s.settimeout(0.05)
+print('ready', flush=True)
+end = time.monotonic() + float(sys.argv[1])
+while time.monotonic() < end:
+    try: f = s.recv(2000)
+    except OSError: continue
+    arp = f[12:14] == bytes([8, 6]) and f[:6] == bytes([255] * 6) and f[28:32] == socket.inet_aton(sys.argv[2])
+    na = f[12:14] == bytes([0x86, 0xdd]) and f[20] == 58 and f[54] == 136 and f[:2] == bytes([0x33, 0x33])
+    if arp or na: print(f[6:12].hex(':'), flush=True)
+";
+
+/// Who announces addresses to everybody, as the gateway hears it.
+pub struct Claims(Ended, BufReader<ChildStdout>);
+
+impl Claims {
+    /// Waits for the end.
+    pub fn all(&mut self) -> Vec<Mac> {
+        let lines = (&mut self.1).lines().map_while(Result::ok);
+        lines.map(|line| line.parse().unwrap()).collect()
     }
 }
 

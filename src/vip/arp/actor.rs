@@ -14,6 +14,14 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
+/// While the address is held this task runs at least so often, to learn when it could not.
+const ALIVE_EACH: Duration = Duration::from_millis(500);
+/// It did not run for so long: the machine or the process was stopped, and others may have concluded that it is gone. Less than
+/// any lease in use.
+const PAUSE: Duration = Duration::from_secs(1);
+/// After a pause it listens for so long before it says anything again.
+const WARY: Duration = Duration::from_secs(2);
+
 /// Where an answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, VipError>>;
 
@@ -43,6 +51,11 @@ pub(super) struct Held {
     pub expected: Vec<Mac>,
     pub expected_until: Instant,
     pub put_back: Option<Instant>,
+    /// When this task last ran.
+    pub alive: Instant,
+    /// It did not run for a while: nothing is said or put back until then. `None` in it: a rival was heard meanwhile, somebody else
+    /// must decide.
+    pub wary: Option<Option<Instant>>,
     pub defended: Option<Instant>,
     /// Rivals that were reported a moment ago.
     pub told: Vec<(Address, Mac, Instant)>,
@@ -53,7 +66,9 @@ pub(super) struct Held {
 struct Frames {
     address: Address,
     announcement: Vec<Vec<u8>>,
-    probe: Vec<u8>,
+    /// Asks who else has it. Only IPv4: whoever has an IPv6 address answers such a question to all nodes, with the override flag, and so
+    /// would take our clients.
+    probe: Option<Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -119,7 +134,7 @@ impl Actor {
         let made = self.vip.addresses().iter().map(|address| Frames {
             address: *address,
             announcement: frames::announcement(self.mac, address.ip()),
-            probe: frames::probe(self.mac, address.ip()),
+            probe: address.ip().is_ipv4().then(|| frames::probe(self.mac, address.ip())),
         });
         self.frames = made.collect();
     }
@@ -151,7 +166,7 @@ impl Actor {
     fn due(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Released => None,
-            Phase::Held(held) => Some(held.rhythm.due().min(held.look)),
+            Phase::Held(held) => Some(held.rhythm.due().min(held.look).min(held.alive + ALIVE_EACH)),
             Phase::Leaving { at, .. } => Some(*at),
         }
     }
@@ -161,8 +176,22 @@ impl Actor {
         match &mut self.phase {
             Phase::Released => {}
             Phase::Held(held) => {
+                let paused = now.saturating_duration_since(held.alive);
+                held.alive = now;
+                if paused > PAUSE {
+                    held.wary = Some(Some(now + WARY));
+                    warn!(
+                        ?paused,
+                        "this process did not run for a while; nothing is announced until it is clear who has the address"
+                    );
+                } else if held.wary.flatten().is_some_and(|until| until <= now) {
+                    held.wary = None;
+                }
                 let announce = held.rhythm.due() <= now;
                 let verify = announce && held.rhythm.made(now);
+                if held.wary.is_some() {
+                    return;
+                }
                 if held.look <= now {
                     self.reconcile();
                 }
@@ -199,7 +228,7 @@ impl Actor {
 
     fn announce(&mut self) -> Result<(), VipError> {
         let Phase::Held(held) = &mut self.phase else { return Ok(()) };
-        held.rhythm = Rhythm::begun(Instant::now());
+        (held.rhythm, held.wary) = (Rhythm::begun(Instant::now()), None);
         self.send_all(false).map_or(Ok(()), |source| {
             Err(VipError::Kernel {
                 doing: "announce the service address",
@@ -226,7 +255,7 @@ impl Actor {
         let (Some(socket), Some(frames)) = (socket, self.frames.iter().find(|f| f.address.ip() == ip)) else {
             return Ok(());
         };
-        for frame in frames.announcement.iter().chain(verify.then_some(&frames.probe)) {
+        for frame in frames.announcement.iter().chain(frames.probe.as_ref().filter(|_| verify)) {
             socket.send(frame)?;
         }
         Ok(())

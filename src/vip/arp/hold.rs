@@ -45,6 +45,8 @@ impl Actor {
             expected,
             expected_until: now + EXPECTED_FOR,
             put_back: None,
+            alive: now,
+            wary: None,
             defended: None,
             told: Vec::new(),
         });

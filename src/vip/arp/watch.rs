@@ -79,6 +79,12 @@ impl Actor {
     pub(super) fn reconcile(&mut self) {
         let now = Instant::now();
         if let Phase::Held(held) = &mut self.phase
+            && held.wary.is_some()
+        {
+            held.look = now + TRY_AGAIN;
+            return;
+        }
+        if let Phase::Held(held) = &mut self.phase
             && let Some(last) = held.put_back
             && now < last + PUT_BACK_EACH
         {
@@ -175,8 +181,10 @@ impl Actor {
         if up && (!was_up || other || other_mac) {
             held.put_back = None;
             held.rhythm = Rhythm::begun(Instant::now());
-            self.reconcile();
-            self.send_all(false);
+            if held.wary.is_none() {
+                self.reconcile();
+                self.send_all(false);
+            }
         }
     }
 
@@ -200,7 +208,12 @@ impl Actor {
         }
         self.remember(address, claim.mac);
         let Phase::Held(held) = &mut self.phase else { return };
-        let defend = held.defended.is_none_or(|last| now >= last + DEFEND_EACH);
+        // After a pause others may rightly have it: they are reported, and whoever decides says `hold`, `announce` or `release`.
+        let wary = held.wary.is_some();
+        if wary {
+            held.wary = Some(None);
+        }
+        let defend = !wary && held.defended.is_none_or(|last| now >= last + DEFEND_EACH);
         held.told.retain(|(_, _, when)| now < *when + DEFEND_EACH);
         let known = |told: &(Address, Mac, Instant)| (told.0, told.1) == (address, claim.mac);
         let tell = held.told.len() < RIVALS && !held.told.iter().any(known);
