@@ -85,6 +85,9 @@ async fn a_server_under_load_is_copied_whole_and_the_old_data_are_gone() {
     }
     assert!(!from.folder.path().join("root/var/run/mysqld/clone.cnf").exists());
 
+    let redo_log: u64 = one(&mut admin, "SELECT @@innodb_log_file_size").await;
+    assert_eq!(redo_log, 50 << 20, "as it was");
+
     // The copy has exactly what its position says.
     let mut copy = root(&to).await;
     let transactions: u64 = received.0.rsplit('-').next().unwrap().parse::<u64>().unwrap() - before;

@@ -1,13 +1,15 @@
 //! The account and the option file that the backup tool logs in with. The password is in this file only, and the file is there only
-//! until the tool has logged in.
+//! until the tool has logged in. And room in the redo log: the tool reads it while the server goes round in it, and a receiver that is
+//! slower than the writers would let the server come round first.
 
 use super::COMPLETED;
-use crate::conn::Sql;
+use crate::conn::{Session, Sql};
 use crate::datastore::Server;
 use crate::{errors, password, sql};
 use datastore_api::{Account, DriverError, ErrorKind, ExecError, ExposeSecret, FileMode, Host, Owner, Position};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// User of the tool, on this host only, and only while a copy is taken. Not replicated.
 pub(crate) const USER: &str = "os_clone";
@@ -20,16 +22,24 @@ pub(super) struct Login {
     sql: Arc<Sql>,
     /// The option file.
     pub file: PathBuf,
+    /// The size of the redo log to go back to, in bytes.
+    redo_log: Option<u64>,
     is_closed: bool,
 }
+
+/// Size of the redo log while a copy is taken, in bytes; a larger one stays as it is.
+const REDO_LOG: u64 = 1 << 30;
+/// How long the server may take to change it.
+const RESIZE_LIMIT: Duration = Duration::from_secs(120);
 
 impl Server {
     /// Makes account and file anew; what a killed agent left of them is replaced.
     pub(super) async fn open_login(&self) -> Result<Login, DriverError> {
-        let login = Login {
+        let mut login = Login {
             host: Arc::clone(&self.context.host),
             sql: Arc::clone(&self.role),
             file: self.layout.run.join("clone.cnf"),
+            redo_log: None,
             is_closed: false,
         };
         let password = password::generate(self.context.password_length)?;
@@ -54,7 +64,22 @@ impl Server {
         };
         let written = self.context.host.write_atomic(&login.file, text.as_bytes(), &mode).await;
         written.map_err(|error| errors::file("write", &login.file, error))?;
+        login.redo_log = self.widen_redo_log().await?;
         Ok(login)
+    }
+
+    /// Makes the redo log large, where the disk has the room. Answers its size before if that was another.
+    async fn widen_redo_log(&self) -> Result<Option<u64>, DriverError> {
+        let mut session = self.role.session().await?;
+        let rows: Vec<u64> = session
+            .rows("look at the redo log", "SELECT @@innodb_log_file_size", ())
+            .await?;
+        let now = rows.into_iter().next().unwrap_or(REDO_LOG);
+        if now >= REDO_LOG || self.free_space(&self.layout.data).await? < 4 * REDO_LOG {
+            return Ok(None);
+        }
+        set_redo_log(&mut session, REDO_LOG).await?;
+        Ok(Some(now))
     }
 }
 
@@ -68,7 +93,7 @@ impl Login {
     /// Removes file and account.
     pub async fn close(mut self) -> Result<(), DriverError> {
         self.hide().await?;
-        drop_account(&self.sql).await?;
+        end(&self.sql, self.redo_log).await?;
         self.is_closed = true;
         Ok(())
     }
@@ -80,10 +105,15 @@ impl Drop for Login {
             return;
         };
         if !self.is_closed {
-            let (host, sql, file) = (Arc::clone(&self.host), Arc::clone(&self.sql), self.file.clone());
+            let (host, sql, file, redo_log) = (
+                Arc::clone(&self.host),
+                Arc::clone(&self.sql),
+                self.file.clone(),
+                self.redo_log,
+            );
             runtime.spawn(async move {
                 let _ = host.remove(&file).await;
-                if let Err(error) = drop_account(&sql).await {
+                if let Err(error) = end(&sql, redo_log).await {
                     tracing::warn!(%error, "the account of the backup tool stays until the next copy");
                 }
             });
@@ -103,9 +133,23 @@ pub(super) fn drop_statement() -> String {
     format!("DROP USER IF EXISTS {}", account())
 }
 
-async fn drop_account(sql: &Sql) -> Result<(), DriverError> {
+/// Removes the account and gives the redo log its size back.
+async fn end(sql: &Sql, redo_log: Option<u64>) -> Result<(), DriverError> {
     let mut session = sql.session().await?;
-    session.run("remove the account of the backup tool", drop_statement()).await
+    session.run("remove the account of the backup tool", drop_statement()).await?;
+    if let Some(size) = redo_log
+        && let Err(error) = set_redo_log(&mut session, size).await
+    {
+        // The copy is as good as any, and the next start of the server puts it right.
+        tracing::warn!(%error, "the redo log stays large until the server is restarted");
+    }
+    Ok(())
+}
+
+async fn set_redo_log(session: &mut Session, size: u64) -> Result<(), DriverError> {
+    session.set_limit(RESIZE_LIMIT);
+    let statement = format!("SET GLOBAL innodb_log_file_size = {size}");
+    session.run("resize the redo log", statement).await
 }
 
 /// `Failed` unless the tool's last word is that it is through.
