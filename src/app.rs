@@ -10,14 +10,16 @@ pub use witness::{WitnessSettings, witness};
 
 use crate::bus::{Bus, BusState};
 use crate::conductor::Conductor;
-use crate::config::{Settings, Supervisor};
+use crate::config::{DataInterface, Settings, Supervisor};
 use crate::host::{self, Machine, SupervisorKind, VolumeSettings, Volumes};
 use crate::instance::gate::Gate;
 use crate::instance::view::Publisher;
 use crate::instance::{Phase, pulse};
 use crate::journal::Journal;
+use crate::pair::{self, Pair};
 use crate::registry;
 use crate::rpc::{self, Copies, Ctx, Dispatcher};
+use crate::vip::DataNic;
 use anyhow::Context;
 use datastore_api::{Datastore, DriverContext, Host};
 use std::path::{Path, PathBuf};
@@ -90,7 +92,17 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         cancel.clone(),
     );
     let copies = Copies::load(journal.clone()).await;
-    copies.serve(datastore.clone(), settings.pair.link_port, cancel.clone());
+    let strangers = copies.serve(datastore.clone(), settings.pair.link_port);
+    let pair = Pair::start(
+        pair_settings(&settings),
+        datastore.clone(),
+        machine.clone(),
+        journal.clone(),
+        publisher.subscribe(),
+        strangers,
+        cancel.clone(),
+    );
+    let pair = pair.await?;
     let ctx = Arc::new(Ctx {
         settings: rpc_settings(&settings),
         datastore: datastore.clone(),
@@ -100,6 +112,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         conductor,
         publisher: publisher.clone(),
         copies,
+        pair: pair.clone(),
         gate: Mutex::new(Gate::new(gate)),
         bus_state: bus.state(),
     });
@@ -141,6 +154,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     // Consuming ends, answers and casts still go out. What was delivered and not taken stays with the broker.
     drop(inbox);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    pair.stop().await;
     tasks.close();
     if tokio::time::timeout(STOP_LIMIT, tasks.wait()).await.is_err() {
         warn!(
@@ -205,6 +219,29 @@ fn rpc_settings(settings: &Settings) -> rpc::Settings {
         stop_limit: Duration::from_secs(13),
         data_address: settings.network.as_ref().and_then(|network| network.address()),
         root: settings.agent.root.clone(),
+    }
+}
+
+fn pair_settings(settings: &Settings) -> pair::Settings {
+    let network = &settings.pair;
+    // A NIC that is not there yet, or has no such hardware address, is told when it is needed.
+    let name = |nic: &DataInterface| match nic {
+        DataInterface::Named(name) => Some(name.clone()),
+        DataInterface::Mac(mac) => {
+            let found = mac.parse().ok().and_then(|mac| DataNic::by_mac(mac).ok());
+            found.map(|nic| nic.name().to_owned())
+        }
+    };
+    pair::Settings {
+        guest_id: settings.guest_id.clone(),
+        data_interface: network.data_interface.as_ref().and_then(name),
+        management_interface: network.management_interface.clone(),
+        link_port: network.link_port,
+        vip: network.vip.clone(),
+        plane: network.plane,
+        keepalived: network.keepalived_program.clone(),
+        run_dir: settings.agent.run_dir.clone(),
+        state_dir: settings.agent.state_dir.clone(),
     }
 }
 

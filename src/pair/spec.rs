@@ -1,6 +1,6 @@
 //! What a pair is, as it is told to each of its guests.
 
-use datastore_api::{Durability, ReplicaLogin, Secret};
+use datastore_api::{Durability, ExposeSecret, ReplicaLogin, Secret};
 use serde::Deserialize;
 
 /// Role a guest of a pair begins with.
@@ -120,4 +120,27 @@ fn lease_ms() -> u64 {
 
 fn max_behind() -> u64 {
     1_000
+}
+
+impl PairSpec {
+    /// Everything, secrets included: for the sealed memory only.
+    #[must_use]
+    pub fn to_sealed(&self) -> serde_json::Value {
+        serde_json::json!({
+            "id": self.id, "role": self.role, "peer": self.peer, "vip": self.vip, "plane": self.plane,
+            "key": self.key.expose_secret(),
+            "replication": {"user": self.replication.user, "password": self.replication.password.expose_secret()},
+            "durability": self.durability, "failover": self.failover, "witness": self.witness,
+            "blocked_ms": self.blocked_ms, "grace_ms": self.grace_ms, "lease_ms": self.lease_ms, "max_behind": self.max_behind,
+        })
+    }
+
+    /// What may be shown.
+    #[must_use]
+    pub fn to_shown(&self) -> serde_json::Value {
+        serde_json::json!({
+            "id": self.id, "peer": self.peer, "durability": self.durability, "failover": self.failover, "witness": self.witness,
+            "blocked_ms": self.blocked_ms, "grace_ms": self.grace_ms, "lease_ms": self.lease_ms, "max_behind": self.max_behind,
+        })
+    }
 }

@@ -6,18 +6,16 @@
 
 use super::failure::{ErrorClass, RpcError};
 use crate::journal::Journal;
-use crate::link::{Handler, KeyId, Limits, Link, Listener, PairKey, Peer, Stream};
+use crate::link::{Handler, KeyId, KeyLookup, Limits, Link, PairKey, Peer, Stream};
 use async_trait::async_trait;
 use datastore_api::{Datastore, ExposeSecret, Position, Replication, Secret, chain};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::AsyncWriteExt;
-use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 /// How long a key is good, and how many there may be; the oldest goes first.
 const GOOD_FOR: Duration = Duration::from_secs(2 * 3600);
@@ -129,18 +127,11 @@ impl Copies {
         Ok(json!({"host": host, "port": port, "key": key.to_base64().expose_secret()}))
     }
 
-    /// Serves them, and nothing else, on this port until cancelled. A port that cannot be had is no reason not to run: no copy is
-    /// promised then.
-    pub fn serve(self: &Arc<Self>, datastore: Arc<dyn Datastore>, port: u16, cancel: CancellationToken) {
-        let everywhere: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
-        let listener = match Listener::bind(&everywhere.map(|ip| SocketAddr::new(ip, port))) {
-            Ok(listener) => listener,
-            Err(error) => return error!(error = chain(&error), "new replicas cannot copy from here"),
-        };
+    /// Who may fetch copies and what serves them, for the listener of the link, which listens on `port`.
+    pub fn serve(self: &Arc<Self>, datastore: Arc<dyn Datastore>, port: u16) -> (KeyLookup, Arc<dyn Handler>) {
         self.served_on(port);
-        let (keys, door) = (self.clone(), Door(self.clone(), datastore));
-        let keys = Arc::new(move || keys.keys());
-        tokio::spawn(listener.serve(keys, Arc::new(door), Limits::default(), cancel));
+        let keys = self.clone();
+        (Arc::new(move || keys.keys()), Arc::new(Door(self.clone(), datastore)))
     }
 }
 

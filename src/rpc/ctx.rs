@@ -7,6 +7,7 @@ use crate::instance::gate::Gate;
 use crate::instance::view::Publisher;
 use crate::instance::{Phase, pulse};
 use crate::journal::{Journal, JournalError};
+use crate::pair::Pair;
 use datastore_api::{Accounts, Configuration, Datastore, Health, Host, Replication, chain};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -91,6 +92,8 @@ pub struct Ctx {
     pub bus_state: watch::Receiver<BusState>,
     /// Copies promised to new replicas.
     pub copies: Arc<Copies>,
+    /// Role, service address, the other guest.
+    pub pair: Pair,
     /// Admission.
     pub gate: Mutex<Gate>,
 }

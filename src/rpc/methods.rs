@@ -4,6 +4,7 @@ mod configuration;
 mod databases;
 mod inspect;
 mod lifecycle;
+mod pair;
 mod prepare;
 mod replication;
 mod root;
@@ -14,6 +15,10 @@ pub use configuration::{ApplyOverrides, ResetConfiguration, UpdateOverrides};
 pub use databases::{CreateDatabase, DeleteDatabase, ListDatabases};
 pub use inspect::{GetDiagnostics, GetHwinfo, GetStatus, RpcPing};
 pub use lifecycle::{Restart, StartDbWithConfChanges, StopDb};
+pub use pair::{
+    ConfigurePair, DissolvePair, Failover, GetPairStatus, GetReplicationStatus, GetVipStatus, HoldVip, Rejoin, ReleaseVip,
+    Switchover,
+};
 pub use prepare::{
     NAME as PREPARE, Prepare, prepare_refused, replica_steps as prepare_replica_steps, steps as prepare_steps, was_ready,
 };

@@ -3,19 +3,13 @@
 
 use super::ctx::Ctx;
 use super::failure::{ErrorClass, RpcError};
-use datastore_api::{BlockLimits, SourceEndpoint};
+use crate::pair::{Extra, PairSpec};
+use datastore_api::SourceEndpoint;
 use serde_json::{Map, Value};
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
-use std::time::Duration;
 
 /// The key of ours in snapshots and contexts, which the control plane hands on unread.
 pub const EXTRA: &str = "trove_guestagent";
-
-/// What closing the writes may take before it is taken back.
-const BLOCK: BlockLimits = BlockLimits {
-    grace: Duration::from_millis(500),
-    limit: Duration::from_secs(5),
-};
 
 /// Where replicas reach this guest: its address in the data network and the server's port.
 pub fn endpoint(ctx: &Ctx, operation: &str) -> Result<SourceEndpoint, RpcError> {
@@ -28,7 +22,7 @@ pub fn endpoint(ctx: &Ctx, operation: &str) -> Result<SourceEndpoint, RpcError> 
 /// Our address in the data network: the one the control plane described, else the one the default route starts from, as upstream's
 /// agent has it.
 pub fn data_address(ctx: &Ctx) -> Result<IpAddr, RpcError> {
-    if let Some(address) = ctx.settings.data_address {
+    if let Some(address) = ctx.pair.data_address().or(ctx.settings.data_address) {
         return Ok(address);
     }
     // Nothing is sent: the kernel chooses the source address that it would send from.
@@ -51,59 +45,63 @@ pub fn data_address(ctx: &Ctx) -> Result<IpAddr, RpcError> {
     }
 }
 
-/// Closes writes, for now and for the next start of the server. When that takes too long, all is as it was before.
+/// Closes writes, for now and for the next start of the server, and releases the service address. When that takes too long, all is as
+/// it was before.
 pub async fn close(ctx: &Ctx, operation: &str) -> Result<(), RpcError> {
     let replication = ctx.replication(operation)?;
     let was_closed = replication.status().await?.read_only;
     // First: a server that crashes between here and the next step must not come back open.
     replication.set_start(true, false).await?;
-    let closed = replication.block_writes(&BLOCK).await;
+    let closed = ctx.pair.make_read_only().await;
     if closed.is_err() && !was_closed {
         replication.set_start(false, false).await?;
     }
-    let blocked = closed?;
-    tracing::info!(
-        idle_ended = blocked.idle_ended,
-        writers_killed = blocked.writers_killed,
-        position = %blocked.position,
-        "writes are closed"
-    );
-    Ok(())
+    Ok(closed?)
 }
 
-/// Opens writes, for now and for the next start of the server.
+/// Opens writes and takes the service address.
 pub async fn open(ctx: &Ctx, operation: &str) -> Result<(), RpcError> {
     let replication = ctx.replication(operation)?;
     if let Some(source) = replication.status().await?.following {
         let text = format!("this guest follows {}:{}; a replica is not opened", source.host, source.port);
         return Err(RpcError::new(ErrorClass::Trove, text));
     }
-    replication.open_writes().await?;
-    replication.set_start(false, false).await?;
-    Ok(())
+    Ok(ctx.pair.make_writable().await?)
 }
 
-/// This guest follows a source now.
-pub async fn followed(_ctx: &Ctx) -> Result<(), RpcError> {
-    Ok(())
+/// This guest is fit to be a source; one that followed another is the source of a new generation.
+pub async fn enabled(ctx: &Ctx, options: Option<&str>) -> Result<(), RpcError> {
+    Ok(ctx.pair.enable_as_source(options).await?)
 }
 
-/// This guest follows nobody any more.
-pub async fn left(_ctx: &Ctx) -> Result<(), RpcError> {
-    Ok(())
+/// This guest follows nobody any more. Unless that is part of a failover, it stands alone and is opened.
+pub async fn left(ctx: &Ctx, for_failover: bool) -> Result<(), RpcError> {
+    Ok(ctx.pair.detached(for_failover).await?)
 }
 
 /// What a source tells its replicas of the pair.
-pub fn extra(_ctx: &Ctx) -> Map<String, Value> {
-    Map::new()
+pub fn extra(ctx: &Ctx) -> Map<String, Value> {
+    match serde_json::to_value(ctx.pair.extra()) {
+        Ok(Value::Object(extra)) => extra,
+        _ => Map::new(),
+    }
 }
 
-/// What a replica takes over of what its source told.
-pub async fn adopt(_ctx: &Ctx, _extra: &Map<String, Value>) -> Result<(), RpcError> {
-    Ok(())
+/// What a replica takes over of what its source told: it follows that one from here.
+pub async fn adopt(ctx: &Ctx, extra: &Map<String, Value>) -> Result<(), RpcError> {
+    // What cannot be read was not written by us.
+    let extra: Extra = serde_json::from_value(Value::Object(extra.clone())).unwrap_or_default();
+    Ok(ctx.pair.becomes_replica(&extra).await?)
 }
 
-/// A pair that this guest is to be a member of from the beginning.
-pub fn check_pair(ctx: &Ctx, _pair: &Map<String, Value>) -> Result<(), RpcError> {
-    Err(ctx.not_supported("pair"))
+/// Reads the pair that this guest is to be a member of from the beginning.
+pub fn read_pair(pair: &Map<String, Value>) -> Result<PairSpec, RpcError> {
+    serde_json::from_value(Value::Object(pair.clone())).map_err(|error| {
+        let category = if error.is_data() {
+            "a field is missing, unknown or of a wrong type"
+        } else {
+            "it is not an object"
+        };
+        RpcError::new(ErrorClass::BadRequest, format!("argument 'pair' cannot be read: {category}"))
+    })
 }

@@ -69,6 +69,16 @@ pub static METHODS: &[Entry] = &[
     Entry::absent("ssl_rollback", Call, 3),
     Entry::absent("cluster_complete", Call, 0).from(Origin::Cluster),
     Entry::of::<GetStatus>(Call, 0).from(Origin::Agent),
+    Entry::of::<ConfigurePair>(Call, 0).from(Origin::Agent),
+    Entry::of::<DissolvePair>(Call, 0).from(Origin::Agent),
+    Entry::of::<GetPairStatus>(Call, 0).from(Origin::Agent),
+    Entry::of::<GetReplicationStatus>(Call, 0).from(Origin::Agent),
+    Entry::of::<GetVipStatus>(Call, 0).from(Origin::Agent),
+    Entry::of::<HoldVip>(Call, 0).from(Origin::Agent),
+    Entry::of::<ReleaseVip>(Call, 0).from(Origin::Agent),
+    Entry::of::<Switchover>(Call, 0).from(Origin::Agent),
+    Entry::of::<Failover>(Call, 0).from(Origin::Agent),
+    Entry::of::<Rejoin>(Call, 0).from(Origin::Agent),
 ];
 
 /// Finds a method by name.

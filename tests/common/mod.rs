@@ -15,6 +15,7 @@ use trove_guestagent::instance::Phase;
 use trove_guestagent::instance::gate::Gate;
 use trove_guestagent::instance::view::Publisher;
 use trove_guestagent::journal::Journal;
+use trove_guestagent::pair;
 use trove_guestagent::rpc::{self, Ctx, Dispatcher};
 
 /// How a guest is made.
@@ -90,7 +91,29 @@ impl GuestBuilder {
         let conductor = Conductor::start(settings, journal.clone(), view, sender, cancel.clone());
         let (bus, _inbox) = Bus::start(nowhere(), cancel.clone());
         let copies = rpc::Copies::load(journal.clone()).await;
+        let room = pair::Settings {
+            guest_id: "guest".to_owned(),
+            data_interface: None,
+            management_interface: None,
+            link_port: 0,
+            vip: Vec::new(),
+            plane: pair::Plane::Arp,
+            keepalived: PathBuf::from("/nonexistent"),
+            run_dir: state.clone(),
+            state_dir: state.clone(),
+        };
+        let strangers = copies.serve(datastore.clone(), 0);
+        let pair = pair::Pair::start(
+            room,
+            datastore.clone(),
+            host.clone(),
+            journal.clone(),
+            publisher.subscribe(),
+            strangers,
+            cancel.clone(),
+        );
         let ctx = Arc::new(Ctx {
+            pair: pair.await.unwrap(),
             settings: rpc::Settings {
                 manager: "sim".to_owned(),
                 guest_id: "guest".to_owned(),

@@ -314,7 +314,7 @@ async fn volume(ctx: &Ctx, args: &PrepareArgs) -> Result<(), RpcError> {
 fn refuse_unsupported(ctx: &Ctx, args: &PrepareArgs) -> Result<(), RpcError> {
     let given = |value: &Option<Value>| value.as_ref().is_some_and(|value| !is_empty(value));
     if let Some(pair) = args.pair.as_ref().filter(|pair| !pair.is_empty()) {
-        role::check_pair(ctx, pair)?;
+        role::read_pair(pair)?;
     }
     // The row of a replica's snapshot comes along without a place: there is no such backup, and none is needed.
     let is_row_only = args.snapshot.is_some() && !has_location(args.backup_info.as_ref());

@@ -21,7 +21,6 @@ const APPLY_LIMIT: Duration = Duration::from_secs(160);
 const RESERVE: Duration = Duration::from_secs(10);
 
 const BEGIN: &str = "begin";
-const OPEN: &str = "open";
 
 /// `attach_replica`: follows a source, live. A snapshot (it has a `dataset`) is copied first, into a server without data of users.
 pub struct AttachReplica;
@@ -116,12 +115,11 @@ impl Method for DetachReplica {
         let for_failover = args.for_failover.unwrap_or(false);
         // No step is recorded: it lies inside the time without writes, and to leave a source twice changes nothing.
         replication.detach(op.time_left(APPLY_LIMIT, RESERVE)).await?;
-        role::left(ctx).await?;
+        role::left(ctx, for_failover).await?;
         let login = seed::stored_login(ctx).await;
         if for_failover {
             return Ok(json!({"replication_user": login}));
         }
-        op.step(OPEN, role::open(ctx, Self::NAME)).await?;
         if let Some(name) = login.as_deref().filter(|name| is_replicas(name))
             && let Err(error) = replication.drop_login(name).await
         {

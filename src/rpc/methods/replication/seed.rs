@@ -189,8 +189,7 @@ pub async fn follow(ctx: &Ctx, op: &Op, wanted: &Wanted, limit: Duration) -> Res
             warn!(error = chain(&error), "could not record the name of the replica's login");
         }
         replication.follow(&plan, limit).await?;
-        role::adopt(ctx, &wanted.extra).await?;
-        role::followed(ctx).await
+        role::adopt(ctx, &wanted.extra).await
     })
     .await
 }

@@ -59,7 +59,7 @@ impl Method for GetReplicationSnapshot {
         let id = info.get("id").and_then(Value::as_str).filter(|id| !id.is_empty());
         let id = id.ok_or_else(|| RpcError::new(ErrorClass::BadRequest, "snapshot_info.id is missing"))?;
         let endpoint = role::endpoint(ctx, Self::NAME)?;
-        replication.make_source(args.replica_source_config.as_deref()).await?;
+        role::enabled(ctx, args.replica_source_config.as_deref()).await?;
         let stats = host::filesystem_stats(&ctx.settings.mount_point)
             .await
             .map_err(|error| RpcError::caused(ErrorClass::Guest, "could not tell the size of the data", error))?;
@@ -118,9 +118,7 @@ impl Method for EnableAsMaster {
     type Reply = ();
 
     async fn run(ctx: &Ctx, _op: &Op, args: EnableArgs) -> Result<(), RpcError> {
-        let options = args.replica_source_config.as_deref();
-        ctx.replication(Self::NAME)?.make_source(options).await?;
-        Ok(())
+        role::enabled(ctx, args.replica_source_config.as_deref()).await
     }
 }
 
