@@ -2,7 +2,7 @@
 
 use super::args::CreateArgs;
 use super::guests::{AskError, Guests};
-use super::operate::{operate, state};
+use super::operate::{ask, operate, seeded, state};
 use super::{Usage, code, render, succeeded};
 use crate::cli::output;
 use crate::link::PairKey;
@@ -122,13 +122,25 @@ struct Failure {
 }
 
 async fn configure(guests: &impl Guests, member: &Member, pair: Value) -> Result<Value, Failure> {
+    let follows = pair["role"] == "replica";
     let args = Map::from_iter([("pair".to_owned(), pair)]);
-    let report = operate(guests, &member.guest, "configure_pair", args)
-        .await
-        .map_err(|error| Failure {
-            nothing_done: error.downcast_ref::<AskError>().is_some_and(AskError::nothing_done),
+    let answered = if follows {
+        ask(guests, &member.guest, "configure_pair", args)
+            .await
+            .map_err(anyhow::Error::from)
+    } else {
+        operate(guests, &member.guest, "configure_pair", args).await
+    };
+    let mut report = answered.map_err(|error| Failure {
+        nothing_done: error.downcast_ref::<AskError>().is_some_and(AskError::nothing_done),
+        error,
+    })?;
+    if report["state"] == "running" {
+        report = seeded(guests, &member.guest, &report).await.map_err(|error| Failure {
+            nothing_done: false,
             error,
         })?;
+    }
     if succeeded(&report) {
         return Ok(report);
     }

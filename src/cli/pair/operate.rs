@@ -9,12 +9,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long an operation may take to answer that it runs, or to end if it answers at its end.
-const OPERATION_LIMIT: Duration = Duration::from_secs(120);
+/// How long an operation may take to answer. What is not begun until then is not begun; what runs then is followed by looking.
+const OPERATION_LIMIT: Duration = Duration::from_secs(60);
 /// How long a guest may be silent while we follow its operation.
 const SILENCE: Duration = Duration::from_secs(60);
 /// How often it is asked.
 const PERIOD: Duration = Duration::from_millis(300);
+/// How long it may take to answer that.
+const LOOK: Duration = Duration::from_secs(5);
+/// How many attempts to seed a replica may fail.
+const ATTEMPTS: usize = 3;
 
 /// An operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,28 +131,72 @@ async fn dissolve_both(guests: &impl Guests, guest: &str, limit: Duration) -> an
 
 /// Asks for an operation and follows it to its end. Answers its report.
 pub async fn operate(guests: &impl Guests, guest: &str, method: &'static str, args: Map<String, Value>) -> anyhow::Result<Value> {
-    let mut report = guests.ask(guest, method, args, OPERATION_LIMIT).await?;
+    let mut report = ask(guests, guest, method, args).await?;
+    if report["state"] == "running" {
+        report = follow(guests, guest, method, report).await?;
+    }
+    if let Some(fields) = report.as_object_mut() {
+        fields.entry("guest_id").or_insert_with(|| json!(guest));
+    }
+    Ok(report)
+}
+
+/// Asks, and shows how far it is while the answer is not there. One that takes longer than the answer may is the report of what runs.
+pub async fn ask(guests: &impl Guests, guest: &str, method: &'static str, args: Map<String, Value>) -> Result<Value, AskError> {
+    let asked = guests.ask(guest, method, args, OPERATION_LIMIT);
+    tokio::pin!(asked);
     let mut shown = String::new();
-    let mut heard = Instant::now();
-    while report["state"] == "running" {
-        let line = render::progress(guest, &report);
-        if line != shown {
-            output::complain(&line);
-            shown = line;
-        }
-        tokio::time::sleep(PERIOD).await;
-        match state(guests, guest, Duration::from_secs(5)).await {
-            Ok(status) if status["last_operation"]["operation"] == report["operation"] => {
-                report = status["last_operation"].clone();
-                if let Some(lag) = status["replication"]["lag_ms"].as_u64() {
-                    report["lag_ms"] = json!(lag);
+    let silent = loop {
+        let answer = tokio::select! {
+            answer = &mut asked => answer,
+            () = tokio::time::sleep(PERIOD) => {
+                if let Ok(status) = state(guests, guest, LOOK).await {
+                    show(guest, &status, &mut shown);
                 }
+                continue;
+            }
+        };
+        match answer {
+            Err(silent @ AskError::Silent { .. }) => break silent,
+            answer => return answer,
+        }
+    };
+    match state(guests, guest, LOOK).await {
+        Ok(status) if status["last_operation"]["state"] == "running" => Ok(status["last_operation"].clone()),
+        _ => Err(silent),
+    }
+}
+
+/// Prints how far the running operation is, when that is another line than the last.
+fn show(guest: &str, status: &Value, shown: &mut String) {
+    let operation = &status["last_operation"];
+    if operation["state"] != "running" {
+        return;
+    }
+    let line = render::progress(guest, operation, status["replication"]["lag_ms"].as_u64());
+    if line != *shown {
+        output::complain(&line);
+        *shown = line;
+    }
+}
+
+async fn follow(guests: &impl Guests, guest: &str, method: &'static str, first: Value) -> anyhow::Result<Value> {
+    let (mut shown, mut heard) = (String::new(), Instant::now());
+    loop {
+        tokio::time::sleep(PERIOD).await;
+        match state(guests, guest, LOOK).await {
+            Ok(status) if status["last_operation"]["operation"] == first["operation"] => {
+                let report = &status["last_operation"];
+                if report["state"] != "running" {
+                    return Ok(report.clone());
+                }
+                show(guest, &status, &mut shown);
                 heard = Instant::now();
             }
             Ok(_) | Err(_) if heard.elapsed() < SILENCE => {}
             Ok(_) => bail!(
-                "guest {guest} knows nothing more of {method} {}; ask it by `pair status`",
-                report["operation"]
+                "guest {guest} knows nothing more of {method} {}",
+                render::text(&first["operation"])
             ),
             Err(error) => {
                 return Err(
@@ -157,9 +205,46 @@ pub async fn operate(guests: &impl Guests, guest: &str, method: &'static str, ar
             }
         }
     }
-    if let Some(fields) = report.as_object_mut() {
-        fields.remove("lag_ms");
-        fields.entry("guest_id").or_insert_with(|| json!(guest));
+}
+
+/// Waits until a replica-to-be has its data and follows. It goes on by itself, in attempts that are operations of their own; after
+/// [`ATTEMPTS`] that failed the last one's reason is the error.
+pub async fn seeded(guests: &impl Guests, guest: &str, first: &Value) -> anyhow::Result<Value> {
+    let (mut shown, mut heard) = (String::new(), Instant::now());
+    let mut failed: Vec<Value> = Vec::new();
+    while heard.elapsed() < SILENCE {
+        tokio::time::sleep(PERIOD).await;
+        let Ok(status) = state(guests, guest, LOOK).await else {
+            continue;
+        };
+        show(guest, &status, &mut shown);
+        let (last, replication) = (&status["last_operation"], &status["replication"]);
+        let runs = replication["receiving"] == true && replication["applying"] == true;
+        let follows = status["role"] == "replica" && status["reseed"] == false && runs;
+        let ended = last["operation"] == first["operation"] && last["state"] != "running";
+        if follows || (ended && succeeded(last)) {
+            let mut report = first.clone();
+            report["state"] = json!("done");
+            return Ok(report);
+        }
+        if last["state"] == "running" {
+            heard = Instant::now();
+        }
+        if (ended || last["state"] == "failed") && !failed.contains(&last["operation"]) {
+            failed.push(last["operation"].clone());
+            let why = render::text(&last["error"]);
+            if ended || failed.len() >= ATTEMPTS {
+                bail!("guest {guest} could not be made a replica: {why}");
+            }
+            output::complain(&format!(
+                "{guest}: {} failed and is tried again: {why}",
+                render::text(&last["kind"])
+            ));
+            heard = Instant::now();
+        }
     }
-    Ok(report)
+    bail!(
+        "guest {guest} has neither become a replica nor worked on it for {} s",
+        SILENCE.as_secs()
+    )
 }

@@ -142,7 +142,8 @@ fn remarks(guest: &Value, out: &mut String) {
     if operation["state"] == "running" {
         remark(progress_of(operation));
     }
-    if let Some(error) = operation["error"].as_str() {
+    let went_wrong = matches!(operation["state"].as_str(), Some("failed" | "rolled_back"));
+    if let Some(error) = operation["error"].as_str().filter(|_| went_wrong) {
         remark(format!("{}: {error}", text(&operation["kind"])));
     }
     if let Some(saved) = saved(operation) {
@@ -185,7 +186,7 @@ pub fn report(report: &Value) -> String {
         let _ = write!(head, ", generation {generation}");
     }
     if let Some(blocked) = report["writes_blocked_ms"].as_f64() {
-        let _ = write!(head, ", writes blocked for {blocked} ms");
+        let _ = write!(head, ", writes blocked for {blocked:.1} ms");
     }
     for (key, what) in [
         ("idle_ended", "idle transactions ended"),
@@ -200,20 +201,21 @@ pub fn report(report: &Value) -> String {
     }
     let mut out = head + "\n";
     for step in report["steps"].as_array().into_iter().flatten() {
-        let _ = writeln!(
-            out,
-            "  {:<24}{:>8} ms  {}",
-            text(&step["name"]),
-            text(&step["ms"]),
-            text(&step["state"])
-        );
+        let ms = step["ms"].as_f64().map_or("?".to_owned(), |ms| format!("{ms:.1}"));
+        let state = match step["ok"].as_bool() {
+            Some(true) => "ok".to_owned(),
+            Some(false) => "failed".to_owned(),
+            None => text(&step["state"]),
+        };
+        let _ = writeln!(out, "  {:<24}{ms:>10} ms  {state}", text(&step["name"]));
     }
     let rolled_back: Vec<String> = report["rolled_back"].as_array().into_iter().flatten().map(text).collect();
     if !rolled_back.is_empty() {
         let _ = writeln!(out, "  taken back: {}", rolled_back.join(", "));
     }
     if let Some(error) = report["error"].as_str() {
-        let _ = writeln!(out, "  error: {error}");
+        let what = if report["state"] == "unchanged" { "" } else { "error: " };
+        let _ = writeln!(out, "  {what}{error}");
     }
     if let Some(saved) = saved(report) {
         let _ = writeln!(out, "  {saved}");
@@ -222,8 +224,12 @@ pub fn report(report: &Value) -> String {
 }
 
 /// How far an operation is.
-pub fn progress(guest: &str, report: &Value) -> String {
-    format!("{guest}: {}", progress_of(report))
+pub fn progress(guest: &str, report: &Value, lag_ms: Option<u64>) -> String {
+    let mut line = format!("{guest}: {}", progress_of(report));
+    if let Some(lag) = lag_ms {
+        let _ = write!(line, ", {lag} ms behind");
+    }
+    line
 }
 
 fn progress_of(report: &Value) -> String {
@@ -237,9 +243,6 @@ fn progress_of(report: &Value) -> String {
         if let Some(of) = report["progress"]["of"].as_u64() {
             let _ = write!(line, " of {}", size(of));
         }
-    }
-    if let Some(lag) = report["lag_ms"].as_u64() {
-        let _ = write!(line, ", {lag} ms behind");
     }
     line
 }

@@ -333,3 +333,52 @@ async fn both_guests_are_dissolved_the_replica_first_and_one_that_is_gone_is_tol
     let (both, whole) = operate::both(&guests, "a", LIMIT).await.unwrap();
     assert!(!whole && both[1]["error"] == "there is no guest b on the bus");
 }
+
+/// One guest whose states are these, one after the other; the last one stays.
+struct Script(Mutex<VecDeque<Value>>);
+
+impl Guests for Script {
+    async fn ask(&self, guest: &str, method: &'static str, _: Map<String, Value>, limit: Duration) -> Result<Value, AskError> {
+        if method != "get_pair_status" {
+            return Err(AskError::Silent {
+                guest: guest.to_owned(),
+                method,
+                limit,
+            });
+        }
+        let mut states = self.0.lock().unwrap();
+        let state = states.pop_front().unwrap_or(Value::Null);
+        if states.is_empty() {
+            states.push_back(state.clone());
+        }
+        Ok(state)
+    }
+
+    fn reaches_peers(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn a_replica_is_waited_for_through_attempts_until_it_follows_or_three_have_failed() {
+    let state = |operation: &str, state: &str, follows: bool| {
+        json!({"role": "replica", "reseed": !follows, "replication": {"receiving": follows, "applying": follows, "lag_ms": 5},
+               "last_operation": {"operation": operation, "kind": "rejoin", "state": state, "error": "no space"}})
+    };
+    let first = json!({"operation": "9", "kind": "configure", "state": "running"});
+    let good = [
+        state("a", "failed", false),
+        state("b", "running", false),
+        state("b", "done", true),
+    ];
+    let guests = Script(Mutex::new(good.into()));
+    assert_eq!(operate::seeded(&guests, "b", &first).await.unwrap()["state"], "done");
+    let bad = ["a", "b", "c"].map(|operation| state(operation, "failed", false));
+    let guests = Script(Mutex::new(bad.into()));
+    let error = operate::seeded(&guests, "b", &first).await.unwrap_err().to_string();
+    assert_eq!(error, "guest b could not be made a replica: no space");
+    // What takes longer than its answer may is followed by looking.
+    let guests = Script(Mutex::new([state("d", "running", false), state("d", "done", false)].into()));
+    let report = operate::operate(&guests, "b", "rejoin", Map::new()).await.unwrap();
+    assert_eq!((&report["operation"], &report["state"]), (&json!("d"), &json!("done")));
+}

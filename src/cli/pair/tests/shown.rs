@@ -73,22 +73,23 @@ fn what_is_wrong_is_told_in_words() {
 #[test]
 fn a_report_tells_steps_and_what_was_taken_back() {
     let report = json!({"guest_id": "b", "operation": "8", "kind": "switchover", "state": "rolled_back", "generation": 3,
-        "writes_blocked_ms": 5003, "idle_ended": 2, "writers_killed": 0, "steps": [{"name": "fence", "ms": 12, "state": "done"}],
+        "writes_blocked_ms": 5003, "idle_ended": 2, "writers_killed": 0, "steps": [{"name": "fence", "ms": 12.04, "ok": true}, {"name": "wait", "ms": 4990, "ok": false}],
         "rolled_back": ["fence", "begin"], "error": "the replica did not catch up within 5 s"});
     let text = render::report(&report);
     let mut lines = text.lines();
-    let head = "b: switchover rolled_back, generation 3, writes blocked for 5003 ms, 2 idle transactions ended";
+    let head = "b: switchover rolled_back, generation 3, writes blocked for 5003.0 ms, 2 idle transactions ended";
     assert_eq!(lines.next(), Some(head));
     assert_eq!(
         lines.next().unwrap().split_whitespace().collect::<Vec<_>>(),
-        ["fence", "12", "ms", "done"]
+        ["fence", "12.0", "ms", "ok"]
     );
+    assert!(lines.next().unwrap().ends_with("4990.0 ms  failed"));
     assert_eq!(lines.next(), Some("  taken back: fence, begin"));
     assert_eq!(lines.next(), Some("  error: the replica did not catch up within 5 s"));
     let running = json!({"kind": "configure_pair", "state": "running", "steps": [{"name": "check", "state": "done"},
-        {"name": "seed", "state": "running"}], "progress": {"bytes": 5_242_880, "of": 1_073_741_824}, "lag_ms": 7});
+        {"name": "seed", "state": "running"}], "progress": {"bytes": 5_242_880, "of": 1_073_741_824}});
     assert_eq!(
-        render::progress("b", &running),
+        render::progress("b", &running, Some(7)),
         "b: configure_pair runs, seed, 5.0 MiB of 1.0 GiB, 7 ms behind"
     );
 }
