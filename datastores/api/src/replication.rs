@@ -233,6 +233,14 @@ pub trait Replication: Send + Sync {
     /// Sets what an acknowledged write is worth, in the role given.
     async fn set_durability(&self, mode: Durability, is_source: bool) -> Result<Change, DriverError>;
 
+    /// Ends the sessions whose commits wait for an acknowledgement now, so that the next ones can be written. For a source whose commits
+    /// wait (`semi_sync.waiting`) for seconds although a replica is connected (`replicas`) and has received everything: a replica that
+    /// received a commit and lost its connection before it acknowledged is never asked again, and nothing is written behind such a commit.
+    /// The clients are not told that they succeeded; the writes stay.
+    async fn unblock_commits(&self) -> Result<Change, DriverError> {
+        Ok(Change::Unchanged)
+    }
+
     /// What the server does when it starts by itself: `closed` = read-only (a member of a pair); `yields` = it expects to find a new
     /// source after a crash, and drops transactions nobody acknowledged.
     async fn set_start(&self, closed: bool, yields: bool) -> Result<Change, DriverError>;

@@ -1,7 +1,7 @@
 //! What an acknowledged write is worth, and how the server starts by itself.
 
 use super::sessions::{self, Doing};
-use super::status::{Source, look};
+use super::status::look;
 use crate::conn::Session;
 use crate::datastore::Server;
 use datastore_api::{Change, DriverError, Durability};
@@ -59,12 +59,13 @@ impl Server {
                 .run("set the durability of commits", format!("SET {}", changes.join(", ")))
                 .await?;
         }
-        let reconnected = self.reconnect_receiver(&mut session, is_on && !is_source).await?;
+        let was_on = is_now(3) == "1";
+        let reconnected = self.reconnect_receiver(&mut session, was_on, is_on).await?;
         Ok(if changes.is_empty() { reconnected } else { Change::Done })
     }
 
     /// A receiver says whether it acknowledges when it connects.
-    async fn reconnect_receiver(&self, session: &mut Session, wanted: bool) -> Result<Change, DriverError> {
+    async fn reconnect_receiver(&self, session: &mut Session, was_on: bool, wanted: bool) -> Result<Change, DriverError> {
         let look = look(session).await?;
         let Some(source) = look.source.as_ref().filter(|source| source.wants_to_receive()) else {
             return Ok(Change::Unchanged);
@@ -76,10 +77,12 @@ impl Server {
             .first()
             .and_then(|rows| rows.first()?.get::<String, _>(1))
             .is_some_and(|value| value == "ON");
-        if acknowledges == wanted {
+        if was_on == wanted && acknowledges == wanted {
             return Ok(Change::Unchanged);
         }
-        if !Source::applies(source) {
+        if !source.applies() && source.applier_error.0 == 0 {
+            session.run("start the applier", "START SLAVE SQL_THREAD").await?;
+        } else if !source.applies() {
             // Both threads stopped together would drop what was received.
             warn!("the applier does not run: how this replica acknowledges changes when it connects again");
             return Ok(Change::Unchanged);
@@ -87,6 +90,26 @@ impl Server {
         session
             .sets("connect to the source again", "STOP SLAVE IO_THREAD; START SLAVE IO_THREAD")
             .await?;
+        Ok(Change::Done)
+    }
+
+    /// Ends the sessions whose commits wait now. The ones after them are acknowledged as ever, and with them all that came before.
+    pub(super) async fn end_stuck_commits(&self) -> Result<Change, DriverError> {
+        let mut session = self.role_session().await?;
+        let clients = sessions::list(&mut session).await?;
+        let waiting: Vec<u64> = clients
+            .iter()
+            .filter(|client| client.doing == Doing::Waits)
+            .map(|client| client.id)
+            .collect();
+        if waiting.is_empty() {
+            return Ok(Change::Unchanged);
+        }
+        warn!(
+            commits = waiting.len(),
+            "ended commits that no replica will acknowledge any more"
+        );
+        sessions::kill(&mut session, &waiting).await?;
         Ok(Change::Done)
     }
 

@@ -117,6 +117,10 @@ impl Replication for Server {
         self.change_durability(mode, is_source).await
     }
 
+    async fn unblock_commits(&self) -> Result<Change, DriverError> {
+        self.end_stuck_commits().await
+    }
+
     async fn set_start(&self, closed: bool, yields: bool) -> Result<Change, DriverError> {
         self.write_start(closed, yields).await
     }

@@ -158,6 +158,8 @@ impl Server {
     pub(super) async fn read_status(&self) -> Result<ReplicationStatus, DriverError> {
         let mut session = self.role_session().await?;
         session.set_limit(LIMIT);
+        // Looked at first: while the server forgets a source it goes on naming it.
+        let is_over = self.following.is_over();
         let look = look(&mut session).await?;
         let mut semi_sync = SemiSync {
             source_on: look.semi_source,
@@ -178,7 +180,7 @@ impl Server {
             let is_off = value("Rpl_semi_sync_master_status").as_deref() != Some("ON");
             semi_sync.degraded = is_off || (semi_sync.replicas == 0 && !look.semi_insists);
         }
-        let source = look.source.as_ref().filter(|_| !self.following.is_over());
+        let source = look.source.as_ref().filter(|_| !is_over);
         let received = source.map_or_else(|| look.position.clone(), |source| look.position.clone().and(&source.received));
         Ok(ReplicationStatus {
             server_id: look.server_id,
