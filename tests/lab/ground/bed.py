@@ -8,7 +8,7 @@ from peer.process import Process, within
 from ground.checker import Checker
 from ground.client import TABLE, Writer
 from ground.control import Control
-from ground.guest import AGENT, Guest, password_file
+from ground.guest import AGENT, Guest, Refused, password_file
 from ground.pair import WITNESS_PORT, Pair
 from ground.sql import Session
 from ground.world import World
@@ -37,10 +37,16 @@ class Bed:
         if self.mode.witness:
             self.start_witness()
         self.control.ready()
-        within(30, "the guests' agents are on the bus", lambda: all(self.control.call(g, "rpc_ping", seconds=5) for g in self.guests))
+        within(30, "the guests' agents are on the bus", lambda: all(self.on_the_bus(guest) for guest in self.guests), every=0.3)
         self.pair = Pair(self.world, self.control, self.guests, self.mode)
         self.pair.create()
         return self.clients()
+
+    def on_the_bus(self, guest):
+        try:
+            return self.control.call(guest, "rpc_ping", seconds=5) is True
+        except Refused:
+            return False  # its queue is not there yet
 
     def start_witness(self):
         words = [self.agent, "witness", "--listen", f"{self.world.address('wt')}:{WITNESS_PORT}", "--config-file", self.control.conf]

@@ -36,6 +36,8 @@ database_service_uname = mysql
 [trove_guestagent]
 root = {root}
 supervisor = supervised
+data_interface = eth1
+management_interface = eth0
 
 [datastore]
 port = 3306

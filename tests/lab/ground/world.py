@@ -148,7 +148,7 @@ class World:
                 lines.append(f"link set {NICS[net]} up")
                 lines += [f"address add {a} dev {NICS[net]}" + (" nodad" if ":" in a else "") for a in self.prefixes(host, net)]
             run(["ip", "-n", self.ns(host), "-batch", "-"], "\n".join(lines) + "\n")
-        for host in ("gw", "cl"):
+        for host in {"gw", "cl"} & set(self.hosts):
             # Neighbours that were learned once are believed for an hour, as many a gateway does.
             with self.inside(host):
                 for family in ("ipv4", "ipv6"):
