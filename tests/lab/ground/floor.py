@@ -183,7 +183,7 @@ class FloorPair(Pair):
         except Refused:
             return None
         runs = bool(status) and status[0][10:12] == ["Yes", "Yes"]
-        return Facts("source" if source else "replica", not read_only, "", self.switched, runs, True, False, {})
+        return Facts("source" if source else "replica", not read_only, "", self.switched, runs, True, False, True, {})
 
     def running(self, guest):
         return True

@@ -103,7 +103,7 @@ class Guest:
         return self.agent is not None and self.agent.running()
 
     def agent_pids(self):
-        return self.world.processes(self.host, "trove-guestagen")
+        return [self.agent.pid] if self.running() else []
 
     def database_pid(self):
         return next(iter(self.world.processes(self.host, DATABASE)), None)

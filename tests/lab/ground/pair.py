@@ -55,6 +55,7 @@ class Facts:
     follows: bool
     caught_up: bool
     degraded: bool
+    acknowledged: bool
     raw: dict
 
     @classmethod
@@ -63,6 +64,7 @@ class Facts:
         replication = raw.get("replication") or {}
         vip = raw.get("vip") or {}
         lag = replication.get("lag_ms")
+        semi_sync = replication.get("semi_sync") or {}
         return cls(
             role=raw.get("role"),
             writable=bool(raw.get("writable")),
@@ -70,7 +72,8 @@ class Facts:
             generation=raw.get("generation") or 0,
             follows=bool(replication.get("receiving") and replication.get("applying")),
             caught_up=lag is None or lag < 2000,
-            degraded=bool((replication.get("semi_sync") or {}).get("degraded")),
+            degraded=bool(semi_sync.get("degraded")),
+            acknowledged=bool(semi_sync.get("source_on") and semi_sync.get("replicas")),
             raw=raw,
         )
 
@@ -115,7 +118,7 @@ class Pair:
             if self.mode.witness:
                 block["witness"] = {"host": self.world.address("wt"), "port": WITNESS_PORT}
             answer = guest.call("configure_pair", {"pair": block}, seconds=60)
-            print(guest, json.dumps(answer))
+            assert answer, guest
 
     # --- what the agents say ---
 
@@ -158,8 +161,8 @@ class Pair:
             return f"{self.guests[at]} writable is {source.writable}, {self.guests[1 - at]} writable is {replica.writable}"
         if not (replica.follows and replica.caught_up):
             return f"{self.guests[1 - at]} does not follow: {json.dumps(replica.raw.get('replication'))}"
-        if source.degraded:
-            return f"{self.guests[at]}: durability is degraded"
+        if source.degraded or (self.mode.durability != "async" and not source.acknowledged):
+            return f"{self.guests[at]}: commits do not wait for the replica: {json.dumps(source.raw.get('replication'))}"
         for vip in self.vips:
             holders = [str(guest) for guest in self.guests if guest.holds(vip)]
             if holders != [str(self.guests[at])]:

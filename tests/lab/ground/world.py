@@ -117,7 +117,7 @@ class World:
         self.name = f"tgl{os.getpid()}{chr(ord('a') + next(LETTERS) % 26)}"
         # Open to the database's user, and short: a socket's path may have 107 bytes.
         self.folder = pathlib.Path("/tmp", self.name)
-        self.cuts = set()  # (rule, for nft)
+        self.cuts, self.holes = set(), set()
 
     def __enter__(self):
         self.up()
@@ -221,6 +221,7 @@ class World:
 
     def black_hole(self, host, net, on):
         """The switch forwards nothing of this port any more; nobody is told."""
+        (self.holes.add if on else self.holes.discard)((host, net))
         with self.inside("sw"):
             run(["bridge", "link", "set", "dev", f"{net}-{host}", "state", "0" if on else "3"])
 
@@ -247,7 +248,8 @@ class World:
         for host in self.hosts:
             for net in self.nets(host):
                 self.link(host, net, True)
-                self.black_hole(host, net, False)
+        for host, net in tuple(self.holes):
+            self.black_hole(host, net, False)
 
     def reboot_network(self, host):
         """What a reboot leaves of a host's network: its own addresses and no packet filter."""
