@@ -3,13 +3,13 @@
 import pathlib
 import shutil
 
-from peer.process import Process, within
+from peer.process import within
 
 from ground.checker import Checker
 from ground.client import TABLE, Writer
 from ground.control import Control
 from ground.guest import AGENT, Guest, Refused, password_file
-from ground.pair import WITNESS_PORT, Pair
+from ground.pair import Pair
 from ground.sql import Session
 from ground.world import World
 
@@ -34,8 +34,6 @@ class Bed:
             guest.wait_for_agent()
         self.guests[0].prepare_with_user(self.password.read_text(encoding="ascii"))
         self.guests[1].prepare()
-        if self.mode.witness:
-            self.start_witness()
         self.control.ready()
         within(30, "the guests' agents are on the bus", lambda: all(self.on_the_bus(guest) for guest in self.guests), every=0.3)
         self.pair = Pair(self.world, self.control, self.guests, self.mode)
@@ -47,11 +45,6 @@ class Bed:
             return self.control.call(guest, "rpc_ping", seconds=5) is True
         except Refused:
             return False  # its queue is not there yet
-
-    def start_witness(self):
-        words = [self.agent, "witness", "--listen", f"{self.world.address('wt')}:{WITNESS_PORT}", "--config-file", self.control.conf]
-        with self.world.inside("wt"):
-            self.witness = Process(words, self.world.folder / "witness.log")
 
     def clients(self):
         """The client through the service address, and one straight to each guest."""

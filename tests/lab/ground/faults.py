@@ -10,7 +10,7 @@ from ground.guest import Refused
 
 # What a pair owes.
 SERVES = "serves"  # writes go on, or come back, while the fault lasts
-HEALS = "heals"  # by design writes may stop; they come back once the fault is over
+HEALS = "heals"  # writes may stop (docs/pair.md says when and why); they come back once the fault is over
 OPERATOR = "operator"  # nothing is decided without a person, who then decides
 
 # Operating systems start an agent that ended again.
@@ -79,7 +79,7 @@ def _(ep):
     ep.source.kill_database()
 
 
-@fault("database of the source stands still", stands, shortest=4.0, longest=15.0, gap=15.0)
+@fault("database of the source stands still", HEALS, shortest=4.0, longest=15.0, gap=15.0)
 def _(ep):
     pid = ep.source.kill_database(signal.SIGSTOP)
     return lambda: ep.signal(pid, signal.SIGCONT)
@@ -175,7 +175,7 @@ def _(ep):
 # --- cables ---
 
 
-@fault("data cable of the source pulled", stands, shortest=4.0, loses=True)
+@fault("data cable of the source pulled", HEALS, shortest=4.0, loses=True)
 def _(ep):
     ep.world.link(ep.source.host, "d", False)
     return ep.world.heal
@@ -200,7 +200,7 @@ def _(ep):
     return ep.world.heal
 
 
-@fault("black hole at the data port of the source", stands, shortest=4.0, loses=True)
+@fault("black hole at the data port of the source", HEALS, shortest=4.0, loses=True)
 def _(ep):
     ep.world.black_hole(ep.source.host, "d", True)
     return ep.world.heal
@@ -212,13 +212,13 @@ def _(ep):
     return ep.world.heal
 
 
-@fault("nothing arrives at the source", stands, shortest=4.0, loses=True)
+@fault("nothing arrives at the source", HEALS, shortest=4.0, loses=True)
 def _(ep):
     ep.world.lose(ep.source.host, "d", True, True)
     return ep.world.heal
 
 
-@fault("nothing leaves the source", stands, shortest=4.0, loses=True)
+@fault("nothing leaves the source", HEALS, shortest=4.0, loses=True)
 def _(ep):
     ep.world.lose(ep.source.host, "d", False, True)
     return ep.world.heal

@@ -1,13 +1,11 @@
 """A pair in a world: made by the operator's command line, watched by its agents' own status and from outside."""
 
-import base64
 import dataclasses
 import json
-import secrets
-import subprocess
+import threading
 import time
 
-from peer.process import tail, within
+from peer.process import Process, tail, within
 
 from ground.guest import Refused
 
@@ -88,10 +86,6 @@ class Pair:
     def create(self):
         """Answers how long it took."""
         began = time.monotonic()
-        if subprocess.run([str(self.control.binary), "pair", "--help"], capture_output=True, check=False).returncode:
-            self.by_hand()
-            self.wait_whole(60)
-            return time.monotonic() - began
         words = ["pair", "create", "--source", self.guests[0].id, "--replica", self.guests[1].id]
         for vip in VIPS:
             words += ["--vip", vip]
@@ -99,26 +93,19 @@ class Pair:
         if self.mode.plane != "arp":
             words += ["--plane", self.mode.plane]
         if self.mode.witness:
-            words += ["--witness", f"{self.world.address('wt')}:{WITNESS_PORT}"]
+            key = self.world.folder / "witness.key"
+            words += ["--witness", f"{self.world.address('wt')}:{WITNESS_PORT}", "--witness-key-file", key]
+            threading.Thread(target=self.start_witness, args=(key,), daemon=True).start()
         self.control.cli(*words, seconds=120)
         self.wait_whole(60)
         return time.monotonic() - began
 
-    def by_hand(self):
-        key = base64.b64encode(secrets.token_bytes(32)).decode()
-        password = secrets.token_hex(12)
-        for guest, role in zip(self.guests, ("source", "replica")):
-            peer = self.other(guest)
-            block = {
-                "id": "p", "role": role, "vip": list(VIPS), "plane": self.mode.plane, "key": key,
-                "peer": {"guest_id": peer.id, "host": self.world.address(peer.host), "port": peer.call("get_pair_status")["link_port"]},
-                "replication": {"user": "slave_pair", "password": password},
-                "durability": self.mode.durability, "failover": self.mode.failover,
-            }
-            if self.mode.witness:
-                block["witness"] = {"host": self.world.address("wt"), "port": WITNESS_PORT}
-            answer = guest.call("configure_pair", {"pair": block}, seconds=60)
-            assert answer, guest
+    def start_witness(self, key):
+        """As soon as the key is there: the pair asks it from its first moment."""
+        within(30, "the key for the witness", lambda: key.exists() and key.stat().st_size, every=0.02)
+        words = ["witness", "--listen", f"{self.world.address('wt')}:{WITNESS_PORT}", "--key-file", key]
+        with self.world.inside("wt"):
+            self.witness = Process([self.control.binary, *words, "--state-dir", self.world.folder / "witness"], self.world.folder / "witness.log")
 
     # --- what the agents say ---
 
@@ -183,11 +170,6 @@ class Pair:
     def switchover(self, guest=None, good=True, seconds=60):
         """By the operator's command line over the bus, asked of one of the two (the replica, unless told)."""
         guest = guest or self.other(self.source() or self.guests[0])
-        if subprocess.run([str(self.control.binary), "pair", "--help"], capture_output=True, check=False).returncode:
-            answer = guest.call("switchover", {}, seconds=seconds)
-            if answer.get("state") not in ("done", "unchanged") and good:
-                raise Refused(json.dumps(answer))
-            return json.dumps(answer)
         return self.control.cli("pair", "switchover", "--guest", guest.id, seconds=seconds, good=good)
 
     def failover(self, guest, force=True, seconds=60):
