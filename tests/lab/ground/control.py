@@ -48,6 +48,12 @@ class Control(Broker):
 
     # --- the operator ---
 
+    def begin_cli(self, *words):
+        """The same, without waiting for it."""
+        argv = [str(self.binary), *map(str, words), "--config-file", str(self.conf)]
+        with self.world.inside(HOST):
+            return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
     def cli(self, *words, seconds=120, good=True):
         """Our command line on the operator's machine."""
         argv = [str(self.binary), *map(str, words), "--config-file", str(self.conf)]

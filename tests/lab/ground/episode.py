@@ -8,7 +8,6 @@ from peer.process import within
 
 from ground.client import now
 from ground.faults import HEALS, OPERATOR, RESPAWN, SERVES, later
-from ground.guest import Refused
 from ground.checker import Violation
 
 # How long writes must have been going on to count as being back, milliseconds.
@@ -38,7 +37,7 @@ class Episode:
 
     def __init__(self, pair, writer, checker, fault, random):
         self.pair, self.world, self.writer, self.checker, self.fault, self.random = pair, pair.world, writer, checker, fault, random
-        self.notes, self.timers = [], []
+        self.notes, self.timers, self.asked = [], [], []
 
     def note(self, text):
         self.notes.append(text)
@@ -60,12 +59,10 @@ class Episode:
         guest.agent.stop(10)
         guest.start(abort_at=abort_at)
 
-    def try_switchover(self):
-        """It need not succeed."""
-        try:
-            self.pair.switchover(self.replica, seconds=25)
-        except Refused as error:
-            self.note("switchover: " + str(error).splitlines()[0][-60:])
+    def ask_switchover(self):
+        """Begins one; it need not succeed, and nobody waits for its end."""
+        self.asked.append(self.pair.control.begin_cli("pair", "switchover", "--guest", self.replica.id))
+        return self.asked[-1]
 
     # --- the course of it ---
 
@@ -107,6 +104,10 @@ class Episode:
             self.judge(result)
         except (AssertionError, OSError) as error:
             result.broken = f"{type(error).__name__}: {error}"
+        finally:
+            for asked in self.asked:
+                asked.kill()
+                asked.wait()
         result.seconds = time.monotonic() - began
         return result
 

@@ -6,8 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 
-from ground.guest import Refused
-
 # What a pair owes.
 SERVES = "serves"  # writes go on, or come back, while the fault lasts
 HEALS = "heals"  # writes may stop (docs/pair.md says when and why); they come back once the fault is over
@@ -312,18 +310,18 @@ def _(ep):
 @fault("switchover, and the source dies in it", lambda mode: SERVES if mode.automatic else OPERATOR, shortest=3.0, loses=True)
 def _(ep):
     source = ep.source
-    later(ep.random.uniform(0.02, 0.25), source.power_off)
-    ep.try_switchover()
-    time.sleep(0.5)
+    later(ep.random.uniform(0.02, 0.4), source.power_off)
+    ep.ask_switchover()
+    time.sleep(0.6)
     return source.power_on
 
 
 @fault("switchover, and the replica dies in it", without_replica, shortest=3.0)
 def _(ep):
     replica = ep.replica
-    later(ep.random.uniform(0.02, 0.25), replica.power_off)
-    ep.try_switchover()
-    time.sleep(0.5)
+    later(ep.random.uniform(0.02, 0.4), replica.power_off)
+    ep.ask_switchover()
+    time.sleep(0.6)
     return replica.power_on
 
 
@@ -333,8 +331,9 @@ def _(ep):
         for net in "md":
             ep.world.apart(ep.source.host, ep.replica.host, net, True)
 
-    later(ep.random.uniform(0.02, 0.25), cut)
-    ep.try_switchover()
+    later(ep.random.uniform(0.02, 0.4), cut)
+    ep.ask_switchover()
+    time.sleep(0.6)
     return ep.world.heal
 
 
@@ -345,14 +344,13 @@ def abort(side, step):
         guest = ep.source if side == "source" else ep.replica
         ep.restart(guest, abort_at=step)
         ep.pair.wait_whole(30)
-        ep.try_switchover()
-        time.sleep(0.2)
+        asked = ep.ask_switchover()
+        limit = time.monotonic() + 10
+        while guest.running() and asked.poll() is None and time.monotonic() < limit:
+            time.sleep(0.01)
         if guest.running():
-            try:
-                guest.kill_agent()
-            except Refused:
-                pass
             ep.note(f"{step} was not reached")
+            guest.kill_agent()
         ep.respawn(guest, RESPAWN)
 
     return act
