@@ -26,8 +26,8 @@ pub(crate) struct Server {
     pub(crate) role: Arc<Sql>,
     pub(crate) following: Arc<Following>,
     pub(crate) probe: Probe,
-    /// Held while a copy of the data is taken.
-    pub(crate) copying: tokio::sync::Mutex<()>,
+    /// Held while a copy of the data is taken, and until nothing is left of it.
+    pub(crate) copying: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Server {
@@ -49,7 +49,7 @@ impl Server {
             role,
             following: Arc::default(),
             probe: Probe::default(),
-            copying: tokio::sync::Mutex::default(),
+            copying: Arc::default(),
         })
     }
 }

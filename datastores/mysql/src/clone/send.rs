@@ -5,11 +5,15 @@ use super::{BUFFER, IDLE, tool};
 use crate::datastore::Server;
 use crate::errors;
 use datastore_api::{Cmd, DriverError, ErrorKind, Pipes, Position};
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 /// How often the tool looks for new redo log, in milliseconds. Its own default of a second is what commits wait for at the end.
 const LOG_INTERVAL: u32 = 50;
+/// How long to wait for the end of another copy.
+const TURN_LIMIT: Duration = Duration::from_secs(10);
 /// Open files the tool may need: one for each table.
 const OPEN_FILES: u32 = 65_536;
 
@@ -17,14 +21,14 @@ impl Server {
     /// Streams a copy and answers the position it was taken at. `NotSupported` without a binary log, `Unavailable` when the reader of
     /// the stream has gone.
     pub(crate) async fn send_copy(&self, out: &mut (dyn AsyncWrite + Send + Unpin)) -> Result<Position, DriverError> {
-        let Ok(_one_at_a_time) = self.copying.try_lock() else {
-            return Err(DriverError::new(
-                ErrorKind::Failed,
-                "another copy of this server is being taken",
-            ));
-        };
+        // A copy that was given up just now is still being cleared away.
+        let waiting = timeout(TURN_LIMIT, Arc::clone(&self.copying).lock_owned());
+        let turn = waiting.await.map_err(|_| {
+            let text = "another copy of this server is being taken";
+            DriverError::new(ErrorKind::Failed, text)
+        })?;
         let header = self.describe().await?;
-        let login = self.open_login().await?;
+        let login = self.open_login(turn).await?;
         let sent = self.stream(&header, &login, out).await;
         let closed = login.close().await;
         let words = sent?;

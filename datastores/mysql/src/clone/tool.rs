@@ -10,6 +10,7 @@ use datastore_api::{Account, DriverError, ErrorKind, ExecError, ExposeSecret, Fi
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::OwnedMutexGuard;
 
 /// User of the tool, on this host only, and only while a copy is taken. Not replicated.
 pub(crate) const USER: &str = "os_clone";
@@ -24,7 +25,8 @@ pub(super) struct Login {
     pub file: PathBuf,
     /// The size of the redo log to go back to, in bytes.
     redo_log: Option<u64>,
-    is_closed: bool,
+    /// Given back when all is removed: the next copy makes the same things. `None` once it is closed.
+    turn: Option<OwnedMutexGuard<()>>,
 }
 
 /// Size of the redo log while a copy is taken, in bytes; a larger one stays as it is.
@@ -34,13 +36,13 @@ const RESIZE_LIMIT: Duration = Duration::from_secs(120);
 
 impl Server {
     /// Makes account and file anew; what a killed agent left of them is replaced.
-    pub(super) async fn open_login(&self) -> Result<Login, DriverError> {
+    pub(super) async fn open_login(&self, turn: OwnedMutexGuard<()>) -> Result<Login, DriverError> {
         let mut login = Login {
             host: Arc::clone(&self.context.host),
             sql: Arc::clone(&self.role),
             file: self.layout.run.join("clone.cnf"),
             redo_log: None,
-            is_closed: false,
+            turn: Some(turn),
         };
         let password = password::generate(self.context.password_length)?;
         let account = account();
@@ -78,8 +80,12 @@ impl Server {
         if now >= REDO_LOG || self.free_space(&self.layout.data).await? < 4 * REDO_LOG {
             return Ok(None);
         }
-        set_redo_log(&mut session, REDO_LOG).await?;
-        Ok(Some(now))
+        // A small one is enough most of the time, and the tool says when it was not.
+        let widened = set_redo_log(&mut session, REDO_LOG).await;
+        Ok(widened
+            .inspect_err(|error| tracing::warn!(%error, "a copy is taken with a small redo log"))
+            .ok()
+            .map(|()| now))
     }
 }
 
@@ -94,7 +100,7 @@ impl Login {
     pub async fn close(mut self) -> Result<(), DriverError> {
         self.hide().await?;
         end(&self.sql, self.redo_log).await?;
-        self.is_closed = true;
+        self.turn = None;
         Ok(())
     }
 }
@@ -104,7 +110,7 @@ impl Drop for Login {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        if !self.is_closed {
+        if let Some(turn) = self.turn.take() {
             let (host, sql, file, redo_log) = (
                 Arc::clone(&self.host),
                 Arc::clone(&self.sql),
@@ -116,6 +122,7 @@ impl Drop for Login {
                 if let Err(error) = end(&sql, redo_log).await {
                     tracing::warn!(%error, "the account of the backup tool stays until the next copy");
                 }
+                drop(turn);
             });
         }
     }
