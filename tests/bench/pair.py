@@ -10,6 +10,7 @@ import traceback
 
 from ground.bed import Bed
 from ground.client import now
+from ground.episode import SETTLED
 from ground.floor import FloorPair
 from ground.guest import TOP
 from ground.pair import Mode
@@ -84,11 +85,13 @@ class Events:
         self.bed, self.gaps = bed, []
 
     def event(self, act, longest=30, settle=PAUSE):
-        """Does it and notes the longest time without an acknowledged write around it."""
+        """Does it to a whole pair and notes the longest time without an acknowledged write around it."""
+        bed = self.bed
+        bed.pair.wait_whole(90)
+        time.sleep(SETTLED)
         since = now()
         act()
-        bed = self.bed
-        within(longest, "writes go on", lambda: (acks := bed.writer.read()) and acks[-1].acked > now() - 100_000 and acks[-1].sent > since + 50_000, every=0.02)
+        within(longest, lambda: "writes go on; " + bed.pair.not_whole() + bed.pair.logs(), lambda: (acks := bed.writer.read()) and acks[-1].acked > now() - 100_000 and acks[-1].sent > since + 50_000, every=0.02)
         time.sleep(settle)
         self.gaps.append(bed.writer.gap(since)[0])
 
@@ -113,8 +116,6 @@ def switchovers(durability):
                 idle.writer.process.child.send_signal(signal.SIGSTOP)
                 for _ in range(min(BLOCK, COUNTS["switchovers"] - begun)):
                     pair = events.bed.pair
-                    if name == "agent":
-                        pair.wait_whole(30)
                     events.event(pair.switchover)
                     if name == "agent":
                         note_steps(pair, steps)
@@ -154,10 +155,10 @@ def promote(bed):
     txn = call(old, "get_latest_txn_id")
     call(new, "wait_for_txn", {"txn": txn})
     call(new, "detach_replica", {"for_failover": True})
-    call(new, "enable_as_master", {"replica_source_config": {"config_contents": "[mysqld]\n"}})
+    call(new, "enable_as_master", {"replica_source_config": "[mysqld]\n"})
     call(new, "make_read_only", {"read_only": False})
     context = call(new, "get_replica_context")
-    call(old, "attach_replica", {"replica_info": context, "slave_config": {"config_contents": "[mysqld]\n"}, "restart": False})
+    call(old, "attach_replica", {"replica_info": context, "slave_config": "[mysqld]\n", "restart": False})
     call(old, "demote_replication_master")
 
 
@@ -169,7 +170,6 @@ def promotes():
         began = time.monotonic()
         before = [uptime(guest) for guest in bed.guests]
         for _ in range(COUNTS["promotes"]):
-            bed.pair.wait_whole(30)
             events.event(lambda: promote(bed))
         restarts = sum(uptime(g) < b + int(time.monotonic() - began) - 2 for g, b in zip(bed.guests, before))
         row("upstream's promote sequence: gap, ms", events.gaps, {0.5: 250}, f"servers restarted: {restarts}; a process for each call included", events.lost())
@@ -183,7 +183,6 @@ def failures(durability):
         probes_off(bed.up())
         kills = Events(bed)
         for _ in range(COUNTS["kills"]):
-            bed.pair.wait_whole(90)
             kills.event(lambda: bed.pair.source().kill_database())
         row(f"database killed, {durability}: gap, ms", kills.gaps, {0.99: 1000}, "", kills.lost())
         gone = Events(bed)

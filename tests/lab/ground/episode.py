@@ -14,6 +14,8 @@ from ground.checker import Violation
 STEADY = 500
 # Within so many seconds of the end of the fault writes go on, and the pair is whole.
 BACK, WHOLE = 20, 60
+# A pair counts as whole this many seconds later.
+SETTLED = 1.2
 # Within so many seconds everybody's neighbour cache has the right host.
 NEIGHBOURS = 5
 
@@ -85,6 +87,8 @@ class Episode:
             for vip in pair.vips:
                 self.world.ping("gw", vip)
             within(10, "writes to begin with", lambda: self.steady(0), every=0.05)
+            # The source's next pings tell its replica that everything it acknowledges from now on is there.
+            time.sleep(SETTLED)
             before = pair.generation()
             since = now()
             heal = fault.act(self)
