@@ -183,8 +183,29 @@ fn a_restarted_agent_adopts_the_door_as_it_stands() {
     assert_eq!(world.client.connect("b", GUEST_MANAGEMENT, server.port), "ok");
     assert_eq!(world.client.echo("a", "by the other NIC"), "ECONNRESET");
     let rules = sh("nft list ruleset");
-    assert_eq!(rules.matches("mgmt0").count(), 2, "{rules}");
+    assert_eq!(rules.matches("mgmt0").count(), 3, "{rules}");
     assert!(!rules.contains("data0"), "{rules}");
+}
+
+#[test]
+fn clients_of_an_address_that_has_left_are_refused_at_once() {
+    if !alone("clients_of_an_address_that_has_left_are_refused_at_once") {
+        return;
+    }
+    let (mut world, server, door) = world();
+    door.install(DoorState::Open).unwrap();
+    for (vip, prefix) in [("10.9.0.200", 24), ("fd09::200", 64)] {
+        let nodad = if vip.contains(':') { "nodad" } else { "" };
+        sh(&format!("ip address add {vip}/{prefix} dev data0 {nodad}"));
+        // From here on the client knows where it is.
+        assert_eq!(world.client.connect(vip, vip, server.port), "ok");
+        sh(&format!("ip address del {vip}/{prefix} dev data0"));
+        let began = Instant::now();
+        assert_eq!(world.client.connect("again", vip, server.port), "ECONNREFUSED");
+        assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
+    }
+    // What is this machine's own is let in as before.
+    assert_eq!(world.client.connect("own", GUEST4, server.port), "ok");
 }
 
 #[test]

@@ -296,7 +296,20 @@ impl Guard {
                 "nobody vouches for this source: neither the replica nor a witness answers".to_owned(),
             ));
         }
-        wires.probe(None).await?;
+        if let Err(failure) = wires.probe(None).await {
+            if pair.spec().is_err() && matches!(failure, PairError::Refused(_)) {
+                // Outside a pair there is nobody to ask who is right. The other one may let the address go for a moment, while the
+                // control plane moves it on: this guest must not step in there.
+                warn!("the service address is elsewhere; this guest stays closed until the control plane opens it");
+                let settled = pair.0.store.change(|memory| {
+                    memory.by_hand = true;
+                    memory.role.vip = crate::instance::role::VipState::Conflict;
+                    Ok(())
+                });
+                settled.await?;
+            }
+            return Err(failure);
+        }
         // Nobody acknowledges yet: the replica connects when it sees us.
         repl.open_writes().await?;
         if !pair.memory().vip_off {

@@ -9,6 +9,8 @@ use std::time::Duration;
 /// Longest time a read-only call may block writes before it goes back.
 const BLOCK: Duration = Duration::from_secs(5);
 const GRACE: Duration = Duration::from_millis(500);
+/// How long a foreign holder of the address is listened for. Clients are waiting.
+const PROBE: Duration = Duration::from_millis(120);
 
 /// What travels with a replica context or snapshot through a control plane that does not look at it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -59,7 +61,8 @@ impl Pair {
         if role.role != Role::Replica {
             wires.close_to_clients();
         }
-        wires.release(Duration::from_millis(50)).await;
+        // No lingering: whoever still comes for the address is refused by the packet filter, and the next holder may ask for it at once.
+        wires.release(Duration::ZERO).await;
         wires.set_door(crate::vip::door::DoorState::Open);
         self.0
             .store
@@ -128,7 +131,7 @@ impl Pair {
                 "this guest is a replica; its writes stay closed until it is made a source".to_owned(),
             ));
         }
-        wires.probe(None).await?;
+        wires.probe_within(None, PROBE).await?;
         if self.memory().spec().is_some() {
             repl.set_durability(Durability::Async, true).await?;
         }

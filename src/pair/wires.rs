@@ -123,12 +123,18 @@ impl Wires {
 
     /// R2: does anybody else have the address?
     pub async fn probe(&self, old_mac: Option<&str>) -> Result<(), PairError> {
+        self.probe_within(old_mac, ProbeOptions::default().limit).await
+    }
+
+    /// The same with a limit of its own; hosts of one network answer in less than a millisecond.
+    pub async fn probe_within(&self, old_mac: Option<&str>, limit: Duration) -> Result<(), PairError> {
         let Some(plane) = &self.plane else { return Ok(()) };
         if plane.holds().await.unwrap_or(false) {
             return Ok(());
         }
         let options = ProbeOptions {
             ignore: macs(old_mac),
+            limit,
             ..ProbeOptions::default()
         };
         match plane.probe(&options).await? {

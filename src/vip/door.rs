@@ -1,6 +1,6 @@
 //! The door: what of the network reaches the database's port, decided by the kernel's packet filter.
 //!
-//! Two things in one table, `inet trove_guestagent`. The *guard* lets the port be reached only over `lo` and the data NIC. The *door*
+//! Three things in one table, `inet trove_guestagent`. The *guard* lets the port be reached only over `lo` and the data NIC. The *door*
 //! on the data NIC lets clients in and answers out only while an element lives in a set; the pair's other agents always pass.
 //! An element with a timeout is a lease: the kernel takes it away alone, whatever has become of this process.
 //!
@@ -13,6 +13,9 @@
 //! Behind a closed door everything from clients is answered with a TCP reset, old sessions too, and nothing but resets leaves towards
 //! them: a commit that ends after the lease is never acknowledged. The segments that the server still wants to send stay in its sockets,
 //! so end those ([`super::sockets::destroy_clients`]) before a door that ran out is opened again.
+//!
+//! A third part answers what comes to the port of an address that is not this machine's: clients that have not yet heard that the service
+//! address has moved are refused, and ask again at its new place.
 //!
 //! The lease runs on the kernel's tick counter: neither a change of the wall clock nor a stopped process holds it up. A machine that is
 //! paused as a whole (a suspended guest) stands still with its lease; only durable replication covers that.
@@ -29,6 +32,7 @@ const PEERS_V4: &str = "peers4";
 const PEERS_V6: &str = "peers6";
 const INPUT: &str = "input";
 const OUTPUT: &str = "output";
+const STRAY: &str = "stray";
 /// The kernel's longest name of an interface.
 const LONGEST_INTERFACE: usize = 15;
 
@@ -119,10 +123,20 @@ impl Door {
             other => other,
         };
         let doing = "put the database port's guard in place";
-        let installed = nft.batch(doing, |batch| {
-            table(batch, settings);
-            stand(batch, settings.port, state);
-        });
+        let mut installed = Ok(());
+        // A kernel that cannot tell strays does without.
+        for strays in [true, false] {
+            installed = nft.batch(doing, |batch| {
+                table(batch, settings);
+                stand(batch, settings.port, state);
+                if strays {
+                    turn_back(batch, settings);
+                }
+            });
+            if !installed.as_ref().is_err_and(NetlinkError::is_not_found) {
+                break;
+            }
+        }
         match installed {
             // Everything it names is made in the same batch: what is not there is a part of the kernel.
             Err(error) if error.is_not_found() => Err(NetlinkError::Unsupported { doing, needs: NEEDS }.into()),
@@ -221,6 +235,15 @@ fn admit(batch: &mut Batch<'_>, peers: &[IpAddr]) {
             IpAddr::V6(peer) => batch.element(PEERS_V6, &peer.octets(), None),
         }
     }
+}
+
+/// Clients that still believe the service address to be here after it has left are refused at once. Without an answer they would wait
+/// for TCP's next try, a second or three, though they know the new place by then.
+fn turn_back(batch: &mut Batch<'_>, settings: &DoorSettings) {
+    batch.chain(STRAY, Hook::Prerouting);
+    batch.rule(STRAY, Rule::new().not_tcp().verdict(Verdict::Accept));
+    batch.rule(STRAY, Rule::new().other_target_port(settings.port).verdict(Verdict::Accept));
+    batch.rule(STRAY, Rule::new().came_by(&settings.data_nic).for_another_host().reset());
 }
 
 fn table(batch: &mut Batch<'_>, settings: &DoorSettings) {

@@ -29,7 +29,7 @@ class Trio:
         self.cloud = HostCloud(world, self.broker)
         self.cloud.start()
         self.guests = [HostGuest(world, host, self.cloud) for host in ("g1", "g2", "g3")]
-        self.source, self.writer = self.guests[0], None
+        self.source, self.writer, self.dead = self.guests[0], None, None
 
     def replicas(self):
         return [guest for guest in self.guests if guest is not self.source]
@@ -182,6 +182,7 @@ def test_an_address_that_a_foreign_host_has_is_not_taken(trio, foreign):
 
 def test_the_address_leaves_a_host_that_is_gone(trio):
     dead, left = trio.source, trio.replicas()
+    trio.dead = dead
     servers, generation = {guest: guest.database_pid() for guest in left}, trio.generation()
     # Asynchronous: what a power cut takes along is another test's matter, so nothing is on its way.
     trio.writer.rest()
@@ -204,15 +205,24 @@ def test_the_address_leaves_a_host_that_is_gone(trio):
     assert not lost
     assert {guest: guest.database_pid() for guest in left} == servers, "a server was restarted"
     trio.writer.go.set()
-    # It comes back as the source that it was, and finds its address elsewhere.
+
+
+def test_a_source_that_returns_leaves_the_address_where_it_is(trio):
+    """It comes back as the source that it was. Even when the address is free for a while, it does not step in."""
+    dead = trio.dead
     dead.power_on().wait_for_agent()
-    within(30, f"its database\n{tail(dead.log)}", lambda: dead.database_pid())
-    limit = time.monotonic() + 5
+    within(30, f"it sees the other one\n{tail(dead.log)}", lambda: dead.call("get_pair_status")["vip"]["state"] == "conflict")
+    trio.is_at(trio.source)
+    trio.writer.rest()
+    trio.cloud.call(trio.source.id, "make_read_only", read_only=True)
+    limit = time.monotonic() + 4  # longer than the agent's longest pause between two tries
     while time.monotonic() < limit:
         assert not [address for address in ADDRESSES if dead.holds(address)], tail(dead.log)
         time.sleep(0.1)
     assert dead.read_only(), tail(dead.log)
+    trio.cloud.call(trio.source.id, "make_read_only", read_only=False)
     trio.is_at(trio.source)
+    trio.writer.go.set()
     trio.writer.wait()
     trio.writer.rest()
     assert not trio.lost()

@@ -10,6 +10,9 @@ const META_FAMILY: u32 = 15;
 const META_L4: u32 = 16;
 const BASE_NETWORK: u32 = 1;
 const BASE_TRANSPORT: u32 = 2;
+const FIB_ADDRESS_TYPE: u32 = 3;
+const FIB_OF_RECEIVER: u32 = 2;
+const UNICAST: u32 = 1;
 const EQUAL: u32 = 0;
 const UNEQUAL: u32 = 1;
 
@@ -102,6 +105,17 @@ impl Rule {
     /// Goes on if the TCP source port is in the set.
     pub fn source_port_in(self, set: &str) -> Self {
         self.payload(BASE_TRANSPORT, 0, 2).lookup(set)
+    }
+
+    /// Goes on if the receiver is a host that is not this one. Needs the kernel's `nft_fib_inet`.
+    pub fn for_another_host(self) -> Self {
+        let looked_up = self.add("fib", |b| {
+            b.be32(1, REGISTER);
+            b.be32(2, FIB_ADDRESS_TYPE);
+            b.be32(3, FIB_OF_RECEIVER);
+        });
+        // The kernel writes the type as a number of its own byte order.
+        looked_up.compare(EQUAL, &UNICAST.to_ne_bytes())
     }
 
     /// Goes on if the segment is a TCP reset.

@@ -39,6 +39,8 @@ pub(super) enum Hook {
     Input,
     /// Packets of this machine.
     Output,
+    /// Whatever comes in, before it is known whether it is for this machine.
+    Prerouting,
 }
 
 /// What a set holds.
@@ -182,6 +184,7 @@ impl Batch<'_> {
         let number = match hook {
             Hook::Input => 1,
             Hook::Output => 3,
+            Hook::Prerouting => 0,
         };
         self.put(NEW_CHAIN, CREATE, |b| {
             b.text(3, name);
