@@ -123,7 +123,7 @@ nextest() {
 upstream() {
   cargo build --locked --features sim,failpoints
   TROVE_TEST_AGENT=$TARGET/debug/trove-guestagent TROVE_TEST_LOGS=$LOGS/upstream \
-    "$VENV/bin/python" -m pytest -p no:cacheprovider -W ignore::DeprecationWarning --color=no -v --durations=10 "$TOP/tests/upstream"
+    "$VENV/bin/python" -m pytest -p no:cacheprovider -W ignore::DeprecationWarning --color=no -v -rs --durations=10 "$TOP/tests/upstream"
 }
 
 # The short form of the proving ground (tests/lab/README.md).
