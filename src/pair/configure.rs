@@ -105,7 +105,7 @@ impl Pair {
         let prepare = async {
             repl.make_source(None).await?;
             repl.ensure_login(&spec.replication).await?;
-            repl.set_start(true, spec.failover == FailoverMode::Automatic).await?;
+            repl.set_start(true, spec.yields()).await?;
             Ok::<_, PairError>(())
         };
         report.step("prepare", prepare).await?;

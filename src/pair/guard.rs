@@ -90,6 +90,7 @@ impl Guard {
                     memory.role = memory.role.stayed(&op)?;
                 }
                 let role = memory.role.booted();
+                memory.unproven |= source && !open;
                 memory.role = if source && open && memory.role.switch.is_none() {
                     let role = role.opened()?;
                     if held { role.held()? } else { role }
@@ -178,14 +179,7 @@ impl Guard {
         if status.read_only {
             // It was restarted behind our back, and starts closed.
             warn!("the database is read-only, though this guest is an open source");
-            let _ = pair
-                .0
-                .store
-                .live(|memory| {
-                    memory.role = memory.role.closed();
-                    Ok(())
-                })
-                .await;
+            pair.doubt().await;
             return;
         }
         self.address().await;
@@ -255,13 +249,7 @@ impl Guard {
         let pair = self.pair.clone();
         warn!("the source's database died; its door is closed and the address released");
         pair.wires().close_to_clients();
-        let closed = pair.0.store.live(|memory| {
-            memory.role = memory.role.closed();
-            Ok(())
-        });
-        if closed.await.is_err() {
-            return;
-        }
+        pair.doubt().await;
         let automatic = pair.spec().is_ok_and(|spec| spec.failover == FailoverMode::Automatic);
         let release = async { pair.wires().release(Duration::ZERO).await };
         if !automatic {
@@ -276,17 +264,36 @@ impl Guard {
     }
 
     /// A source whose writes are closed opens again: only with proof that nobody else has opened.
-    async fn reopen(&mut self) -> Result<(), PairError> {
+    pub(super) async fn reopen(&mut self) -> Result<(), PairError> {
         let pair = self.pair.clone();
         let (repl, wires) = (pair.replication()?, pair.wires());
         let generation = pair.role().generation;
         if let Ok(peer) = pair.peer() {
+            let durability = pair.spec()?.durability;
+            let doubt = pair.memory().unproven && durability != Durability::Async;
             match peer.hello(generation, ASK).await {
                 Ok(other) if other.generation > generation || (other.role == Role::Source && other.writable) => {
                     pair.met_source(other.generation).await;
                     return Err(PairError::Refused("the pair has a newer source".to_owned()));
                 }
+                Ok(other) if doubt => match &other.received {
+                    Some(theirs) if repl.covers(&repl.position().await?, theirs)? => {}
+                    Some(_) => {
+                        info!("the replica has what this server lost when it died; the replica takes over");
+                        return pair.hand_over().await;
+                    }
+                    None => {
+                        let text = "the replica's database does not answer, and it may have what this one lost when it died";
+                        return Err(PairError::Refused(text.to_owned()));
+                    }
+                },
                 Ok(_) => {}
+                Err(failure) if doubt => {
+                    warn!(
+                        "the replica may have what this server lost when it died; it is waited for (or: failover --force here)"
+                    );
+                    return Err(failure.into());
+                }
                 // With a lease somebody else has vouched, a witness; see below.
                 Err(failure) => warn!(error = chain(&failure), "the other guest cannot be asked"),
             }
@@ -322,6 +329,7 @@ impl Guard {
             .live(|memory| {
                 let role = memory.role.opened()?;
                 memory.role = if has_vip { role.held()? } else { role };
+                memory.unproven = false;
                 Ok(())
             })
             .await?;
@@ -349,5 +357,25 @@ impl Guard {
             info!(error = chain(&failure), "there is no source to rejoin yet");
         }
         self.tried(ok);
+    }
+}
+
+impl Pair {
+    /// The database of this source was started anew, or is gone: closed, and open again only when nothing is missing.
+    async fn doubt(&self) {
+        let doubted = self.0.store.change(|memory| {
+            memory.role = memory.role.closed();
+            memory.unproven = true;
+            Ok(())
+        });
+        if let Err(failure) = doubted.await {
+            error!(error = chain(&failure), "could not record that the database died");
+            let live = self.0.store.live(|memory| {
+                memory.role = memory.role.closed();
+                memory.unproven = true;
+                Ok(())
+            });
+            let _ = live.await;
+        }
     }
 }

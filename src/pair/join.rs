@@ -2,7 +2,7 @@
 
 use super::report::{Progress, Report, ReportState};
 use super::talk::State;
-use super::{FailoverMode, Pair, PairError, lock};
+use super::{Pair, PairError, lock};
 use crate::instance::role::Role;
 use datastore_api::{FollowPlan, Position, SourceEndpoint, Start, chain};
 use serde_json::json;
@@ -73,6 +73,11 @@ impl Pair {
         }
         let _lane = self.lane().await?;
         self.rejoin_in_lane(op).await
+    }
+
+    /// Whether this guest is a replica whose data are whole and follow.
+    pub async fn follows(&self) -> bool {
+        self.role().role == Role::Replica && !self.memory().reseed && self.follows_well().await
     }
 
     /// Whether receiver and applier run.
@@ -163,13 +168,13 @@ impl Pair {
                 })
                 .await?;
         }
-        repl.set_start(true, spec.failover == FailoverMode::Automatic).await?;
+        repl.set_start(true, spec.yields()).await?;
         let generation = source.generation;
         self.0
             .store
             .change(|memory| {
                 memory.role = memory.role.rejoined(generation)?;
-                memory.by_hand = false;
+                (memory.by_hand, memory.unproven) = (false, false);
                 Ok(())
             })
             .await?;

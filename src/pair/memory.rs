@@ -53,6 +53,8 @@ pub struct Memory {
     pub left: Option<String>,
     /// This source's generation is new, and no replica has been armed in it: it needs nobody to vouch for it.
     pub alone: bool,
+    /// This source's database was started anew since it was last open: what it acknowledged may be at its replica only.
+    pub unproven: bool,
     /// The control plane is changing roles call by call: the guard keeps its hands off until it opens or follows again.
     pub by_hand: bool,
     /// The address was given up by hand and is not taken again by itself.

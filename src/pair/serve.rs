@@ -99,6 +99,7 @@ impl Pair {
             switch: role.switch,
             healthy: self.healthy(),
             position: None,
+            received: None,
             log_state: None,
             mac: self.wires().mac(),
             database_port: 0,
@@ -110,6 +111,7 @@ impl Pair {
             match repl.status().await {
                 Ok(status) => {
                     state.position = Some(status.position);
+                    state.received = Some(status.received);
                     state.server_id = status.server_id;
                     state.log_state = repl.log_state().await.ok();
                 }

@@ -123,6 +123,12 @@ fn max_behind() -> u64 {
 }
 
 impl PairSpec {
+    /// Whether a crashed source expects its replica to have taken over: then it drops, at its start, what nobody acknowledged.
+    #[must_use]
+    pub fn yields(&self) -> bool {
+        self.failover == FailoverMode::Automatic && self.durability != Durability::Async
+    }
+
     /// Everything, secrets included: for the sealed memory only.
     #[must_use]
     pub fn to_sealed(&self) -> serde_json::Value {

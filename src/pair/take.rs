@@ -318,7 +318,7 @@ impl Pair {
             .change(|memory| {
                 memory.role = role(&memory.role)?;
                 memory.promoted(server_id, why, Some(operation));
-                (memory.vip_off, memory.by_hand) = (false, false);
+                (memory.vip_off, memory.by_hand, memory.unproven) = (false, false, false);
                 memory.alone = !witness || why == "switchover";
                 Ok(())
             })

@@ -104,6 +104,9 @@ pub struct State {
     pub healthy: bool,
     /// Everything its server has; `None` if it does not answer.
     pub position: Option<Position>,
+    /// That, and what it received and has not applied yet.
+    #[serde(default)]
+    pub received: Option<Position>,
     /// Its server's log, for the search for errant transactions.
     pub log_state: Option<Position>,
     /// Hardware address of its data NIC.

@@ -11,6 +11,7 @@ use crate::conductor::Status;
 use crate::instance::Phase;
 use crate::instance::gate::OpKind;
 use crate::journal::Record;
+use crate::pair::{PairSpec, SpecRole};
 use crate::rpc::args::{Arg, Object, optional, required};
 use crate::rpc::method::{Method, Mode};
 use crate::rpc::shapes::{WireDatabase, WireUser};
@@ -28,7 +29,10 @@ pub const NAME: &str = "prepare";
 const BEGIN: &str = "begin";
 const VOLUME: &str = "volume";
 const CHECK: &str = "check";
+const PAIR: &str = "pair";
 const READY: &str = "ready";
+/// How long a replica waits for the other guest of its pair to be prepared, and for the copy of its data.
+const PAIR_LIMIT: Duration = Duration::from_secs(3600);
 const DATABASES: &str = "databases";
 const USERS: &str = "users";
 const ROOT: &str = "root";
@@ -185,6 +189,9 @@ async fn database(ctx: &Ctx, op: &Op, args: &PrepareArgs) -> Result<(), RpcError
     if let Some(wanted) = &wanted {
         follow(ctx, op, wanted, FOLLOW_LIMIT).await?;
     }
+    if let Some(spec) = pair_of(args)? {
+        op.step(PAIR, join_pair(ctx, op, spec)).await?;
+    }
     op.step(READY, async {
         let health = ctx.look().await;
         if health != Health::Healthy {
@@ -205,6 +212,33 @@ async fn database(ctx: &Ctx, op: &Op, args: &PrepareArgs) -> Result<(), RpcError
     Ok(())
 }
 
+/// The pair that this guest is to be a member of from the beginning.
+fn pair_of(args: &PrepareArgs) -> Result<Option<PairSpec>, RpcError> {
+    let given = args.pair.as_ref().filter(|pair| !pair.is_empty());
+    given.map(role::read_pair).transpose()
+}
+
+/// Both guests may be prepared at the same time: a replica waits for its source, and is ready when it replicates.
+async fn join_pair(ctx: &Ctx, op: &Op, spec: PairSpec) -> Result<(), RpcError> {
+    ctx.look().await;
+    let is_replica = spec.role == SpecRole::Replica;
+    ctx.pair.configure(&op.id.0, spec).await?;
+    if !is_replica {
+        return Ok(());
+    }
+    let until = std::time::Instant::now() + PAIR_LIMIT;
+    while !ctx.pair.follows().await {
+        if std::time::Instant::now() > until {
+            return Err(RpcError::new(
+                ErrorClass::Trove,
+                "the replica does not follow the source of its pair",
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(())
+}
+
 /// A replica is good when it replicates, not when its server answers.
 async fn replicates(ctx: &Ctx) -> Result<(), RpcError> {
     let status = ctx.replication(NAME)?.status().await?;
@@ -218,7 +252,8 @@ async fn replicates(ctx: &Ctx) -> Result<(), RpcError> {
 
 /// What goes into the database: errors are reported and do not fail the instance.
 async fn contents(ctx: &Ctx, op: &Op, mut args: PrepareArgs) {
-    let is_replica = args.snapshot.is_some();
+    let is_replica =
+        args.snapshot.is_some() || pair_of(&args).is_ok_and(|pair| pair.is_some_and(|pair| pair.role == SpecRole::Replica));
     if is_replica
         && (args.databases.take().is_some_and(|list| !list.is_empty()) | args.users.take().is_some_and(|list| !list.is_empty()))
     {
@@ -313,8 +348,12 @@ async fn volume(ctx: &Ctx, args: &PrepareArgs) -> Result<(), RpcError> {
 
 fn refuse_unsupported(ctx: &Ctx, args: &PrepareArgs) -> Result<(), RpcError> {
     let given = |value: &Option<Value>| value.as_ref().is_some_and(|value| !is_empty(value));
-    if let Some(pair) = args.pair.as_ref().filter(|pair| !pair.is_empty()) {
-        role::read_pair(pair)?;
+    let pair = pair_of(args)?;
+    if pair.is_some() && args.snapshot.is_some() {
+        return Err(RpcError::new(
+            ErrorClass::BadRequest,
+            "a guest has a pair or a snapshot, not both",
+        ));
     }
     // The row of a replica's snapshot comes along without a place: there is no such backup, and none is needed.
     let is_row_only = args.snapshot.is_some() && !has_location(args.backup_info.as_ref());
