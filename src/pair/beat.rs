@@ -11,6 +11,7 @@ use crate::link::Link;
 use crate::vip::door::{DoorError, DoorState};
 use datastore_api::{Durability, chain};
 use std::sync::LazyLock;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
@@ -68,19 +69,12 @@ pub(super) async fn run(pair: Pair) {
 }
 
 async fn source(pair: &Pair, spec: &PairSpec) {
+    if pair.0.away.load(Ordering::Relaxed) {
+        return;
+    }
     let role = pair.role();
     let alone = pair.memory().alone;
     let still = lock(&pair.0.lease).source.as_ref().is_none_or(|(_, lease)| lease.is_alone());
-    if alone && !still {
-        // On disk before the ping that may arm the replica.
-        let taken_back = pair.0.store.change(|memory| {
-            memory.alone = false;
-            Ok(())
-        });
-        if taken_back.await.is_err() {
-            return;
-        }
-    }
     let inherited = match pair.wires().door().map(super::wires::Door::state) {
         Some(Ok(DoorState::Leased(left))) => Some(left),
         _ => None,
@@ -93,10 +87,11 @@ async fn source(pair: &Pair, spec: &PairSpec) {
             .as_ref()
             .is_none_or(|(generation, _)| *generation != role.generation)
         {
-            state.source = Some((
-                role.generation,
-                SourceLease::new(terms(spec), now(), inherited.filter(|_| role.writable)),
-            ));
+            let lease = match alone {
+                true => SourceLease::alone(terms(spec)),
+                false => SourceLease::new(terms(spec), now(), inherited.filter(|_| role.writable)),
+            };
+            state.source = Some((role.generation, lease.numbered_from(fresh() >> 12)));
         }
         let Some((_, lease)) = state.source.as_mut() else { return };
         if let Ok(peer) = pair.peer()
@@ -106,6 +101,9 @@ async fn source(pair: &Pair, spec: &PairSpec) {
         }
         (lease.ping(now()), lease.remaining(now()))
     };
+    let Some(role) = Some(pair.role()).filter(|now| now.generation == role.generation) else {
+        return;
+    };
     let fenced = matches!(role.switch, Some(crate::instance::role::Switch::Leaving { fenced: true, .. }));
     match left {
         Some(left) if role.writable && !fenced => renew(pair, left).await,
@@ -113,13 +111,23 @@ async fn source(pair: &Pair, spec: &PairSpec) {
         None if role.writable && lock(&pair.0.lease).first_until.is_none_or(|until| now() >= until) => lapsed(pair).await,
         None => {}
     }
+    if alone && !still {
+        // On disk before the ping that may arm the replica; the door was renewed before.
+        let taken_back = pair.0.store.change(|memory| {
+            memory.alone = false;
+            Ok(())
+        });
+        if taken_back.await.is_err() {
+            return;
+        }
+    }
     let ask = Ask::Ping {
         pair: spec.id.clone(),
         generation: role.generation,
         seq: ping.seq,
         arms: ping.arms,
         ends_hold: ping.ends_hold,
-        degraded: spec.durability != Durability::Async && !pair.0.in_sync.load(std::sync::atomic::Ordering::Relaxed),
+        degraded: spec.durability != Durability::Async && !pair.0.in_sync.load(Ordering::Relaxed),
     };
     let limit = Duration::from_millis(spec.lease_ms);
     if let Ok(peer) = pair.peer() {
@@ -144,6 +152,9 @@ async fn source(pair: &Pair, spec: &PairSpec) {
 async fn answered(pair: &Pair, answer: Answer) {
     match answer {
         Answer::Echo { echo, hold } => {
+            if pair.0.away.load(Ordering::Relaxed) {
+                return;
+            }
             let mut state = lock(&pair.0.lease);
             let Some((_, lease)) = state.source.as_mut() else { return };
             lease.echoed(echo, hold, now());
@@ -215,8 +226,20 @@ async fn replica(pair: &Pair, spec: &PairSpec) {
     };
     match step {
         Step::Unarmed | Step::Wait(_) => {}
-        Step::Fence => fence(pair, spec, generation).await,
-        Step::Promote | Step::Committed => promote(pair, spec).await,
+        // Neither may hold up the beat.
+        step => {
+            if pair.0.promoting.swap(true, Ordering::Relaxed) {
+                return;
+            }
+            let (pair, spec) = (pair.clone(), spec.clone());
+            tokio::spawn(async move {
+                match step {
+                    Step::Fence => fence(&pair, &spec, generation).await,
+                    _ => promote(&pair, &spec).await,
+                }
+                pair.0.promoting.store(false, Ordering::Relaxed);
+            });
+        }
     }
 }
 
@@ -262,9 +285,6 @@ fn unfit(pair: &Pair, spec: &PairSpec) -> Option<&'static str> {
     }
     if pair.memory().reseed {
         return Some("its data are not whole");
-    }
-    if pair.role().switch.is_some() {
-        return Some("a switchover is not decided");
     }
     if spec.durability != Durability::Async && lock(&pair.0.lease).degraded {
         return Some("the source acknowledged writes that this replica may not have");

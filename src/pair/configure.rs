@@ -129,6 +129,10 @@ impl Pair {
             self.rewire().await
         };
         report.step("record", record).await?;
+        if was_source && !self.role().writable {
+            // It closed for a reason; the guard opens it with proof.
+            return Ok(());
+        }
         let open = async {
             self.wires().probe(None).await?;
             self.lease_begins();

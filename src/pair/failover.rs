@@ -4,12 +4,13 @@ use super::report::{Report, ReportState};
 use super::talk::{Ask, Fenced, State};
 use super::{Pair, PairError, ms_since};
 use crate::instance::role::{Evidence, Role};
-use datastore_api::{Position, chain};
+use datastore_api::{Durability, Position, chain};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tracing::{error, warn};
 
 /// Limit of a question that needs no waiting.
-const ASK: Duration = Duration::from_millis(1500);
+const ASK: Duration = Duration::from_secs(4);
 /// How long what was received may take to be applied.
 const APPLY: Duration = Duration::from_secs(60);
 
@@ -75,6 +76,7 @@ impl Pair {
         let mut report = Report::new(op, "failover");
         self.remember(&report).await;
         let ended = self.run_failover(&mut report, evidence).await;
+        self.0.coming.store(0, Ordering::Relaxed);
         report.generation = self.role().generation;
         match ended {
             Ok(()) => report.state = ReportState::Done,
@@ -136,9 +138,12 @@ impl Pair {
         };
         let blocked_since = Instant::now();
         let peer_host = self.spec()?.peer.host;
-        if evidence != Evidence::Released || last.is_zero() {
+        self.0.coming.store(next, Ordering::Relaxed);
+        if evidence != Evidence::Released {
             self.wires().cut_replication(peer_host);
-        } else if let Err(failure) = repl.wait_for(&last, Duration::from_secs(5)).await {
+        } else if !last.is_zero()
+            && let Err(failure) = repl.wait_for(&last, Duration::from_secs(5)).await
+        {
             warn!(error = chain(&failure), "not all that the source had has arrived");
         }
         let applied = report.step("apply", self.end_following(APPLY)).await;
@@ -162,7 +167,13 @@ impl Pair {
             )));
         }
         let next = role.generation + 1;
-        let seen = self.0.store.change(|memory| {
+        let durability = self.spec()?.durability;
+        if durability != Durability::Async && !self.0.in_sync.load(Ordering::Relaxed) {
+            return Err(PairError::Refused(
+                "the replica may not have all that was acknowledged here".to_owned(),
+            ));
+        }
+        let seen = self.0.store.change_or_live(|memory| {
             memory.role = memory.role.saw_generation(next).0;
             Ok(())
         });
@@ -191,6 +202,10 @@ impl Pair {
             )));
         }
         let _lane = self.lane().await?;
+        let now = self.role();
+        if now.role != Role::Replica || now.generation != generation || now.highest() != generation {
+            return Err(PairError::Refused("the pair changed while this waited".to_owned()));
+        }
         let op = format!("take-over-{}", generation + 1);
         self.failover_in_lane(&op, Some(Evidence::Released)).await?;
         Ok(self.state().await)

@@ -6,7 +6,7 @@
 
 use super::{FailoverMode, Pair, PairError};
 use crate::instance::role::{Role, Switch};
-use datastore_api::{Durability, Health, chain};
+use datastore_api::{Durability, Health, Position, chain};
 use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
@@ -27,6 +27,10 @@ pub(super) struct Guard {
     pause: Duration,
     /// Since when nobody is the source.
     pub orphan_since: Option<Instant>,
+    /// How many looks in a row found commits that wait.
+    pub stuck: u32,
+    /// What the replica must have received before acknowledged means received: what was written while nobody waited for it.
+    pub proof: Option<Position>,
 }
 
 /// Guards until the agent stops.
@@ -38,6 +42,8 @@ pub(super) async fn run(pair: Pair) {
         next_try: Instant::now(),
         pause: AGAIN,
         orphan_since: None,
+        stuck: 0,
+        proof: None,
     };
     guard.adopt().await;
     loop {
@@ -115,6 +121,13 @@ impl Guard {
 
     async fn tick(&mut self) {
         let pair = self.pair.clone();
+        if pair.0.settings.data_interface.is_some() && pair.wires().mac().is_none() && self.due() {
+            let wired = pair.rewire().await;
+            if let Err(failure) = &wired {
+                error!(error = chain(failure), "the data network cannot be used yet");
+            }
+            self.tried(wired.is_ok());
+        }
         let role = pair.role();
         // A verb at work looks after the role itself.
         let Ok(lane) = pair.0.lane.try_lock() else { return };
@@ -184,7 +197,8 @@ impl Guard {
         }
         self.address().await;
         self.durability(status.semi_sync.source_on).await;
-        let in_sync = status.semi_sync.source_on && !status.semi_sync.degraded;
+        self.unblock(&status).await;
+        let in_sync = status.semi_sync.source_on && !status.semi_sync.degraded && self.proven();
         pair.0.in_sync.store(in_sync, std::sync::atomic::Ordering::Relaxed);
     }
 
@@ -217,31 +231,6 @@ impl Guard {
             warn!(error = chain(failure), "the service address is not ours");
         }
         self.tried(taken.is_ok());
-    }
-
-    /// What an acknowledged write is worth, once the replica can do its part.
-    async fn durability(&mut self, on: bool) {
-        let pair = self.pair.clone();
-        let (Ok(spec), Ok(peer), Ok(repl)) = (pair.spec(), pair.peer(), pair.replication()) else {
-            return;
-        };
-        let Ok(other) = peer.hello(pair.role().generation, ASK).await else {
-            return;
-        };
-        if on || spec.durability == Durability::Async || other.role != Role::Replica || !other.healthy {
-            return;
-        }
-        let (Some(theirs), Ok(ours)) = (other.position, repl.position().await) else {
-            return;
-        };
-        let caught_up = repl.missing(&theirs, &ours).is_ok_and(|behind| behind <= 100);
-        if !caught_up || other.generation != pair.role().generation {
-            return;
-        }
-        match repl.set_durability(spec.durability, true).await {
-            Ok(_) => info!(durability = ?spec.durability, "the replica has caught up; commits wait for it from now on"),
-            Err(failure) => warn!(error = chain(&failure), "the durability could not be set"),
-        }
     }
 
     /// The database of an open source died: nobody is led to it, and the replica is asked to take over if the pair wants that.
@@ -294,7 +283,11 @@ impl Guard {
                     );
                     return Err(failure.into());
                 }
-                // With a lease somebody else has vouched, a witness; see below.
+                // With a lease somebody else has vouched, a witness; see below. Else it may have taken over by a person's word.
+                Err(failure) if pair.automatic().is_none() => {
+                    warn!("the other guest cannot be asked whether it has taken over (or: failover --force here)");
+                    return Err(failure.into());
+                }
                 Err(failure) => warn!(error = chain(&failure), "the other guest cannot be asked"),
             }
         }
@@ -317,12 +310,18 @@ impl Guard {
             }
             return Err(failure);
         }
+        // Nobody gives way in between.
+        let _leave = pair.0.leave.lock().await;
+        if pair.role().role != Role::Source || pair.role().generation != generation || pair.role().switch.is_some() {
+            return Err(PairError::Refused("the role changed meanwhile".to_owned()));
+        }
+        pair.0.in_sync.store(false, std::sync::atomic::Ordering::Relaxed);
+        pair.open_door();
         // Nobody acknowledges yet: the replica connects when it sees us.
         repl.open_writes().await?;
         if !pair.memory().vip_off {
             wires.hold(None).await?;
         }
-        pair.open_door();
         let has_vip = wires.has_vip() && !pair.memory().vip_off;
         pair.0
             .store

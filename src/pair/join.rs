@@ -4,7 +4,7 @@ use super::report::{Progress, Report, ReportState};
 use super::talk::State;
 use super::{Pair, PairError, lock};
 use crate::instance::role::Role;
-use datastore_api::{FollowPlan, Position, SourceEndpoint, Start, chain};
+use datastore_api::{ErrorKind, FollowPlan, Position, SourceEndpoint, Start, chain};
 use serde_json::json;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -127,10 +127,12 @@ impl Pair {
                 if errant.is_empty() {
                     return match self.follow_peer(Start::Current, FOLLOW).await {
                         Ok(()) => Ok(true),
-                        Err(failure) => {
+                        Err(PairError::Driver(failure)) if failure.kind() == ErrorKind::WrongData => {
                             warn!(error = chain(&failure), "this guest cannot follow from where it is");
                             Ok(false)
                         }
+                        // It may be able to a moment later: nothing is given up for that.
+                        Err(failure) => Err(failure),
                     };
                 }
                 warn!(

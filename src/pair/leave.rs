@@ -110,6 +110,12 @@ impl Pair {
     pub(super) async fn on_yield(&self, op: &str, next: u64) -> Result<Fenced, PairError> {
         let began = Instant::now();
         let _leave = self.0.leave.lock().await;
+        if next <= self.role().highest() {
+            return Err(PairError::Refused(format!(
+                "generation {} is in force",
+                self.role().highest()
+            )));
+        }
         let repl = self.replication()?;
         let limits = BlockLimits {
             grace: Duration::from_millis(100),
@@ -133,7 +139,7 @@ impl Pair {
         self.wires().close_to_clients();
         self.0
             .store
-            .change(|memory| {
+            .change_or_live(|memory| {
                 memory.role = memory.role.saw_generation(next).0;
                 Ok(())
             })
@@ -161,7 +167,7 @@ impl Pair {
         let demoted = self
             .0
             .store
-            .change(|memory| {
+            .change_or_live(|memory| {
                 memory.role = memory.role.saw_generation(generation).0;
                 Ok(())
             })
@@ -176,7 +182,7 @@ impl Pair {
 
     /// The other guest says that it is a source and open.
     pub(super) async fn met_source(&self, generation: u64) {
-        let met = self.0.store.change(|memory| {
+        let met = self.0.store.change_or_live(|memory| {
             memory.role = memory.role.met_source(generation).0;
             Ok(())
         });
@@ -231,7 +237,7 @@ impl Pair {
         let changed = self
             .0
             .store
-            .change(|memory| {
+            .change_or_live(|memory| {
                 memory.role = memory.role.stayed(op)?;
                 Ok(())
             })
@@ -265,10 +271,12 @@ impl Pair {
 
     /// The released source becomes a replica; the address goes a moment later.
     async fn after_release(&self, op: &str) {
-        let _lane = self.0.lane.lock().await;
         let wires = self.wires();
         let released = wires.release(LINGER);
-        let follows = self.follow_peer(datastore_api::Start::Current, Duration::from_secs(10));
+        let follows = async {
+            let _lane = self.0.lane.lock().await;
+            self.follow_peer(datastore_api::Start::Current, Duration::from_secs(10)).await
+        };
         let ((), followed) = tokio::join!(released, follows);
         match followed {
             Ok(()) => info!(op, "the old source follows the new one"),

@@ -30,7 +30,7 @@ pub struct Promotion {
 }
 
 /// All of it.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Memory {
     /// The role.
@@ -144,6 +144,17 @@ impl Store {
         self.journal.put_sealed(KEY, bytes).await?;
         self.set(next);
         Ok(answer)
+    }
+
+    /// The same for what makes this guest less than it was, or as it was: that must not wait for a disk that is full.
+    pub async fn change_or_live(&self, change: impl Fn(&mut Memory) -> Result<(), Refused>) -> Result<(), MemoryError> {
+        match self.change(&change).await {
+            Err(MemoryError::Journal(failure)) => {
+                warn!(error = datastore_api::chain(&failure), "a change of role is not on disk");
+                Ok(self.live(change).await?)
+            }
+            done => done,
+        }
     }
 
     /// Changes what is only true while this process lives (open or closed, held or not): not on disk, so also with a full one.

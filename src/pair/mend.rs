@@ -63,7 +63,7 @@ impl Guard {
         let behind = other
             .position
             .as_ref()
-            .is_some_and(|theirs| !repl.covers(&ours, theirs).unwrap_or(false));
+            .is_none_or(|theirs| !repl.covers(&ours, theirs).unwrap_or(false));
         if other.role == Role::Source || other.switch.is_some() || behind || pair.memory().reseed {
             self.orphan_since = None;
             return false;

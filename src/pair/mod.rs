@@ -30,6 +30,7 @@ mod upstream;
 mod vouch;
 mod wires;
 pub mod witness;
+mod worth;
 
 pub use error::{PairError, PairErrorKind};
 pub use report::{Report, ReportState};
@@ -100,6 +101,12 @@ struct Inner {
     lease: Mutex<beat::LeaseState>,
     /// Semi-synchronous replication was in force at the last look.
     in_sync: std::sync::atomic::AtomicBool,
+    /// The agent is stopping and has said so.
+    away: std::sync::atomic::AtomicBool,
+    /// A promotion by silence is being made.
+    promoting: std::sync::atomic::AtomicBool,
+    /// The generation that a failover is about to begin; 0 if none.
+    coming: std::sync::atomic::AtomicU64,
     cancel: CancellationToken,
 }
 
@@ -137,6 +144,9 @@ impl Pair {
             running: Mutex::new(None),
             lease: Mutex::new(beat::LeaseState::default()),
             in_sync: std::sync::atomic::AtomicBool::new(false),
+            away: std::sync::atomic::AtomicBool::new(false),
+            promoting: std::sync::atomic::AtomicBool::new(false),
+            coming: std::sync::atomic::AtomicU64::new(0),
             cancel,
         }));
         // What a killed failover may have left.

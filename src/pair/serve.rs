@@ -94,7 +94,8 @@ impl Pair {
         let mut state = State {
             guest_id: self.0.settings.guest_id.clone(),
             role: role.role,
-            generation: role.generation,
+            // Who is about to begin one says so: an older source that comes back must not open meanwhile.
+            generation: role.generation.max(self.0.coming.load(std::sync::atomic::Ordering::Relaxed)),
             writable: role.writable,
             switch: role.switch,
             healthy: self.healthy(),

@@ -307,6 +307,9 @@ impl Pair {
         operation: &str,
         old_mac: Option<&str>,
     ) -> Result<(), PairError> {
+        // Nobody gives way in between.
+        let _leave = self.0.leave.lock().await;
+        self.0.in_sync.store(false, std::sync::atomic::Ordering::Relaxed);
         let repl = self.replication()?;
         let mode = self.memory().spec().map_or(Durability::Async, |spec| spec.durability);
         let server_id = repl.status().await.map_or(0, |status| status.server_id);

@@ -122,6 +122,8 @@ impl Pair {
     /// This guest is a replica, or somebody else has the address: writes stay closed.
     pub async fn make_writable(&self) -> Result<(), PairError> {
         let _lane = self.lane().await?;
+        let _leave = self.0.leave.lock().await;
+        self.0.in_sync.store(false, std::sync::atomic::Ordering::Relaxed);
         let (repl, role, wires) = (self.replication()?, self.role(), self.wires());
         if role.switching().is_some() {
             return Err(PairError::Refused("a switchover is under way".to_owned()));

@@ -10,7 +10,7 @@ use crate::link::{Limits, Link, PairKey};
 use crate::vip::door::DoorState;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tracing::{info, warn};
+use tracing::info;
 
 /// How long a stopping agent says it will be away.
 const AWAY: Duration = Duration::from_secs(30);
@@ -27,7 +27,8 @@ impl Pair {
         };
         match self.lease_left() {
             Some(left) => self.wires().set_door(DoorState::Leased(left)),
-            None => warn!("the door stays closed: nobody vouches for this source"),
+            // A replica's door may have stood open.
+            None => self.wires().set_door(DoorState::Closed),
         }
     }
 
@@ -36,6 +37,8 @@ impl Pair {
         if self.automatic().is_none() {
             return Some(Duration::MAX);
         }
+        // Without a door nothing would close by itself.
+        self.wires().door()?;
         lock(&self.0.lease)
             .source
             .as_ref()
@@ -52,7 +55,7 @@ impl Pair {
         };
         let mut state = lock(&self.0.lease);
         state.replica = None;
-        state.source = Some((memory.role.generation, lease));
+        state.source = Some((memory.role.generation, lease.numbered_from(fresh() >> 12)));
         state.first_until = Some(now() + terms(&spec).lease);
     }
 
@@ -114,6 +117,7 @@ impl Pair {
             return;
         }
         let Ok(peer) = self.peer() else { return };
+        self.0.away.store(true, std::sync::atomic::Ordering::Relaxed);
         let sent = now();
         let ask = Ask::Away {
             generation: role.generation,

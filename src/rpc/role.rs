@@ -3,10 +3,15 @@
 
 use super::ctx::Ctx;
 use super::failure::{ErrorClass, RpcError};
-use crate::pair::{Extra, PairSpec};
+use super::op::Op;
+use crate::pair::{Extra, PairSpec, SpecRole};
 use datastore_api::SourceEndpoint;
 use serde_json::{Map, Value};
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::time::{Duration, Instant};
+
+/// How long a replica waits for the other guest of its pair to be prepared, and for the copy of its data.
+const PAIR_LIMIT: Duration = Duration::from_secs(3600);
 
 /// The key of ours in snapshots and contexts, which the control plane hands on unread.
 pub const EXTRA: &str = "trove_guestagent";
@@ -104,4 +109,25 @@ pub fn read_pair(pair: &Map<String, Value>) -> Result<PairSpec, RpcError> {
         };
         RpcError::new(ErrorClass::BadRequest, format!("argument 'pair' cannot be read: {category}"))
     })
+}
+
+/// Both guests may be prepared at the same time: a replica waits for its source, and is ready when it replicates.
+pub async fn join_pair(ctx: &Ctx, op: &Op, spec: PairSpec) -> Result<(), RpcError> {
+    ctx.look().await;
+    let is_replica = spec.role == SpecRole::Replica;
+    ctx.pair.configure(&op.id.0, spec).await?;
+    if !is_replica {
+        return Ok(());
+    }
+    let until = Instant::now() + PAIR_LIMIT;
+    while !ctx.pair.follows().await {
+        if Instant::now() > until {
+            return Err(RpcError::new(
+                ErrorClass::Trove,
+                "the replica does not follow the source of its pair",
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(())
 }

@@ -68,6 +68,13 @@ impl SourceLease {
         self.alone
     }
 
+    /// The same with pings numbered from here: an echo that comes late to another lease is none of this one's.
+    #[must_use]
+    pub fn numbered_from(mut self, first: u64) -> Self {
+        self.next = first;
+        self
+    }
+
     /// A ping that is about to be sent. The same one may go to several, by several ways.
     pub fn ping(&mut self, now: Moment) -> Ping {
         let seq = self.next;

@@ -31,8 +31,6 @@ const VOLUME: &str = "volume";
 const CHECK: &str = "check";
 const PAIR: &str = "pair";
 const READY: &str = "ready";
-/// How long a replica waits for the other guest of its pair to be prepared, and for the copy of its data.
-const PAIR_LIMIT: Duration = Duration::from_secs(3600);
 const DATABASES: &str = "databases";
 const USERS: &str = "users";
 const ROOT: &str = "root";
@@ -190,7 +188,7 @@ async fn database(ctx: &Ctx, op: &Op, args: &PrepareArgs) -> Result<(), RpcError
         follow(ctx, op, wanted, FOLLOW_LIMIT).await?;
     }
     if let Some(spec) = pair_of(args)? {
-        op.step(PAIR, join_pair(ctx, op, spec)).await?;
+        op.step(PAIR, role::join_pair(ctx, op, spec)).await?;
     }
     op.step(READY, async {
         let health = ctx.look().await;
@@ -216,27 +214,6 @@ async fn database(ctx: &Ctx, op: &Op, args: &PrepareArgs) -> Result<(), RpcError
 fn pair_of(args: &PrepareArgs) -> Result<Option<PairSpec>, RpcError> {
     let given = args.pair.as_ref().filter(|pair| !pair.is_empty());
     given.map(role::read_pair).transpose()
-}
-
-/// Both guests may be prepared at the same time: a replica waits for its source, and is ready when it replicates.
-async fn join_pair(ctx: &Ctx, op: &Op, spec: PairSpec) -> Result<(), RpcError> {
-    ctx.look().await;
-    let is_replica = spec.role == SpecRole::Replica;
-    ctx.pair.configure(&op.id.0, spec).await?;
-    if !is_replica {
-        return Ok(());
-    }
-    let until = std::time::Instant::now() + PAIR_LIMIT;
-    while !ctx.pair.follows().await {
-        if std::time::Instant::now() > until {
-            return Err(RpcError::new(
-                ErrorClass::Trove,
-                "the replica does not follow the source of its pair",
-            ));
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    Ok(())
 }
 
 /// A replica is good when it replicates, not when its server answers.
