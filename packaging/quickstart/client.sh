@@ -77,6 +77,6 @@ same_sums() {
 sum() { # GUEST
   local login
   login=$(find "$FOLDER/g$1/root" -name os_admin.cnf | head -n 1)
-  ns "g$1" mariadb --defaults-file="$login" --protocol=socket --socket="$FOLDER/g$1/root/var/run/mysqld/mysqld.sock" -N -B \
+  ns "g$1" mariadb --defaults-file="$login" --protocol=socket --socket="$FOLDER/g$1/root"/var/run/mysqld/mysqld.sock -N -B \
     -e "SELECT COUNT(*), SUM(CRC32(CONCAT_WS(',', id, payload, server_id))) FROM shop.seq" 2>>"$LOG"
 }

@@ -26,7 +26,7 @@ net_up() {
   # What is half made by a run that ended is made anew; a whole one is kept.
   if [ -e "$FOLDER/net" ] && [ -e "/run/netns/$NS-sw" ]; then return; fi
   net_down
-  rm -rf "$FOLDER"/g?/root/run "$FOLDER"/g?/root/var/run
+  rm -rf "$FOLDER"/g?/root{/run,/var/run}
   {
     ip netns add "$NS-sw" &&
       ip -n "$NS-sw" link add br-m up type bridge mcast_snooping 0 forward_delay 0 &&

@@ -145,7 +145,8 @@ impl<K: Ord + Clone> Grants<K> {
             return Err(Denied::SourceLives { ago });
         }
         match entry.kept.promised {
-            Some((promised, by)) if promised > generation || by == NEWER_SEEN => {
+            // A newer source that was seen says nothing about those that come after it.
+            Some((promised, by)) if promised > generation || (promised == generation && by == NEWER_SEEN) => {
                 return Err(Denied::Promised { generation: promised });
             }
             _ => entry.kept.promised = Some((generation, attempt)),

@@ -17,6 +17,8 @@ use tokio::sync::{Mutex, oneshot};
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
+/// Appliers of a replica.
+const APPLIERS: u32 = 4;
 /// Between two looks at a receiver that connects.
 const POLL: Duration = Duration::from_millis(3);
 /// A wait inside the server is cut into pieces of this length, so that an applier that has stopped is noticed.
@@ -66,7 +68,8 @@ impl Server {
         session
             .run(
                 "set how long a source may be silent",
-                format!("SET GLOBAL slave_net_timeout = {SILENCE}"),
+                // Several appliers commit in order and in groups, as the source did; one alone pays for each commit and falls behind.
+                format!("SET GLOBAL slave_net_timeout = {SILENCE}, GLOBAL slave_parallel_threads = {APPLIERS}"),
             )
             .await?;
         let statement = format!("{}{tls}", change_master(plan));
