@@ -134,7 +134,7 @@ lab() {
   fi
   cargo build --locked --features sim,failpoints --package trove-guestagent --package lab-writer
   TROVE_TEST_AGENT=$TARGET/debug/trove-guestagent TROVE_LAB_WRITER=$TARGET/debug/lab-writer \
-    "$PYTHON" "$TOP/tests/lab/run.py" --episodes 30 --logs "$LOGS/lab"
+    "$PYTHON" "$TOP/tests/lab/run.py" --episodes 30 --seed 5 --again --logs "$LOGS/lab"
 }
 
 # Adds what a test runner counted to our own figures (a stage that ran tests counts by its tests).

@@ -60,6 +60,7 @@ class Run:
     def __init__(self, options):
         self.options = options
         self.results, self.broken, self.number = [], 0, 0
+        self.slow = 0
         self.writes = self.lost = 0
         self.logs = pathlib.Path(options.logs or tempfile.mkdtemp(prefix="lab-logs-"))
 
@@ -76,7 +77,7 @@ class Run:
     def play(self, mode, count, faults, rng):
         """So many episodes on one pair; answers how many were played. It ends early when something broke: what follows would tell nothing."""
         bed = Bed(mode, self.options.agent)
-        played, broke = 0, False
+        played, broke, self.too_slow = 0, False, None
         try:
             began = time.monotonic()
             bed.up()
@@ -89,6 +90,7 @@ class Run:
                 self.lost += result.lost
                 self.line(mode, result)
                 broke = bool(result.broken)
+                self.too_slow = result.fault if broke and not result.unsafe else None
             if not broke:
                 self.writes += bed.finish()["acknowledged"]
         except Exception as error:
@@ -115,10 +117,23 @@ class Run:
             mode = MODES[name]
             faults = deck(mode, self.options.only, rng)
             while count > 0:
+                before = self.broken
                 count -= self.play(mode, min(count, FRESH), faults, rng)
+                if self.options.again and self.broken > before and self.too_slow:
+                    self.once_more(mode, self.too_slow, rng)
                 if self.broken >= self.options.patience:
                     say(f"stopped after {self.broken} broken pairs")
                     return
+
+    def once_more(self, mode, fault, rng):
+        """A machine may be too slow for a wait; what is wrong once more, on a new pair, is wrong. Lost or doubled writes are never played again."""
+        say(f"      once more on a new pair: {fault}")
+        before, counted = self.broken, self.number
+        self.play(mode, 1, iter([fault]), rng)
+        self.number = counted
+        if self.broken == before:
+            self.broken -= 1
+            self.slow += 1
 
     def summary(self, seconds):
         say("")
@@ -132,6 +147,7 @@ class Run:
         say(
             f"{len(self.results)} episodes in {seconds / 60:.1f} min, seed {self.options.seed}: {self.writes} writes acknowledged on pairs that were "
             f"checked to the end, {self.lost} lost where the mode allows it, {self.broken} broken"
+            + (f", {self.slow} good only when played once more" if self.slow else "")
             + (f", logs in {self.logs}" if self.broken else "")
         )
 
@@ -145,6 +161,7 @@ def main():
     parser.add_argument("--agent", type=pathlib.Path, default=AGENT)
     parser.add_argument("--logs", help="folder for the logs of what broke")
     parser.add_argument("--patience", type=int, default=5, help="stop after so many broken pairs")
+    parser.add_argument("--again", action="store_true", help="play what did not happen in time once more; never lost or doubled writes")
     parser.add_argument("--stay", action="store_true", help="wait for Enter with a broken pair still standing")
     parser.add_argument("--list", action="store_true", help="list the faults and end")
     options = parser.parse_args()

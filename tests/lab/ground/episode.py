@@ -33,6 +33,12 @@ class Result:
     notes: list
     broken: str = ""
 
+    @property
+    def unsafe(self):
+        """It broke by what it did, not by how long it took."""
+        words = ("acknowledged writes are not on", "were taken in turns", "both servers hold the same")
+        return any(word in self.broken for word in words)
+
 
 class Episode:
     """What a fault may use: `source` and `replica` are those of its beginning."""
