@@ -4,7 +4,7 @@ use super::report::{Progress, Report, ReportState};
 use super::talk::State;
 use super::{Pair, PairError, lock};
 use crate::instance::role::Role;
-use datastore_api::{ErrorKind, FollowPlan, Position, SourceEndpoint, Start, chain};
+use datastore_api::{ErrorKind, FileMode, FollowPlan, Position, SourceEndpoint, Start, chain};
 use serde_json::json;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -211,6 +211,12 @@ impl Pair {
 
     async fn save(&self, source: &State) -> Result<Option<datastore_api::Saved>, PairError> {
         let folder = self.0.settings.state_dir.join("put-aside");
+        let private = FileMode {
+            mode: 0o700,
+            owner: None,
+        };
+        let made = self.0.host.make_dir(&folder, &private).await;
+        made.map_err(|error| PairError::Failed(format!("could not make {}: {error}", folder.display())))?;
         let log = source.log_state.clone().unwrap_or_default();
         let saved = self.replication()?.save_errant(&log, &folder).await?;
         if let Some(saved) = &saved {
