@@ -3,9 +3,9 @@
 //! ```text
 //! 6  main  app  cli  config  registry      app sees all; config fills each room's own `Settings`
 //! 5  rpc                                   parse, admit, act, answer
-//! 4  pair                                  roles of a pair: switchover, failover, rejoin, lease
+//! 4  pair  backup                          roles of a pair: switchover, failover, rejoin, lease; backups, their restore, the log
 //! 3  conductor  vip
-//! 2  instance
+//! 2  instance  storage                     storage: where backups lie, knows no backup
 //! 1  bus  host  journal  link              link: the channel between two agents, knows no verb
 //! 0  datastores/api   <- datastores/{mysql,sim}
 //! ```
