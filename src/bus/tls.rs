@@ -52,13 +52,19 @@ fn config(settings: &TlsSettings) -> Result<ClientConfig, BusError> {
             if settings.verify_hostname {
                 inner
             } else {
-                Arc::new(AnyName(inner))
+                Arc::new(Lenient {
+                    provider: provider.clone(),
+                    chain: Some(inner),
+                })
             }
         }
         None => {
             static WARNED: Once = Once::new();
             WARNED.call_once(|| warn!("the broker's certificate is not checked: ssl_ca_file is not set"));
-            Arc::new(Unchecked(provider.clone()))
+            Arc::new(Lenient {
+                provider: provider.clone(),
+                chain: None,
+            })
         }
     };
     let builder = ClientConfig::builder_with_provider(provider)
@@ -81,50 +87,15 @@ fn config(settings: &TlsSettings) -> Result<ClientConfig, BusError> {
     }
 }
 
-/// Takes any certificate; signatures are still checked, so the peer holds the key of the one it shows.
+/// Checks less than the default; the handshake's signatures are always checked, so the peer holds the key of the certificate it shows.
 #[derive(Debug)]
-struct Unchecked(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unchecked {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+struct Lenient {
+    provider: Arc<CryptoProvider>,
+    /// Checks the chain, but not the name; without it any certificate is taken.
+    chain: Option<Arc<WebPkiServerVerifier>>,
 }
 
-/// Checks the chain, not the name.
-#[derive(Debug)]
-struct AnyName(Arc<WebPkiServerVerifier>);
-
-impl ServerCertVerifier for AnyName {
+impl ServerCertVerifier for Lenient {
     fn verify_server_cert(
         &self,
         cert: &CertificateDer<'_>,
@@ -134,7 +105,10 @@ impl ServerCertVerifier for AnyName {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         use CertificateError::{NotValidForName, NotValidForNameContext};
-        match self.0.verify_server_cert(cert, chain, name, ocsp, now) {
+        let Some(inner) = &self.chain else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        match inner.verify_server_cert(cert, chain, name, ocsp, now) {
             Err(rustls::Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. })) => {
                 Ok(ServerCertVerified::assertion())
             }
@@ -148,7 +122,7 @@ impl ServerCertVerifier for AnyName {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -157,10 +131,10 @@ impl ServerCertVerifier for AnyName {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

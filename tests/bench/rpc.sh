@@ -9,18 +9,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 TOP=$PWD
-LEVEL=${1:-quick}
-case $LEVEL in quick | full) ;; *)
-  echo "usage: $0 [quick|full]" >&2
-  exit 2
-  ;;
-esac
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$TOP/target}
-export PATH=$PATH:/usr/sbin:/sbin PYTHONDONTWRITEBYTECODE=1 CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
+# shellcheck source=tests/lib/bench.sh
+. "$TOP/tests/lib/bench.sh"
 VENV=$CARGO_TARGET_DIR/venv
-
-# shellcheck source=tests/lib/install.sh
-. "$TOP/tests/lib/install.sh"
 need_packages python3:python3 gcc:gcc nm:binutils rabbitmq-server:rabbitmq-server mariadbd:mariadb-server \
   mariadb-install-db:mariadb-server setpriv:util-linux
 need_file /usr/include/stdio.h libc6-dev
