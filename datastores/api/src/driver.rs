@@ -1,6 +1,6 @@
 //! The driver itself: life cycle, health, preparation in steps, configuration.
 
-use crate::{Accounts, Change, DriverError, Host, Replication};
+use crate::{Accounts, Backups, Change, DriverError, Host, Replication};
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 use std::path::PathBuf;
@@ -152,6 +152,11 @@ pub trait Datastore: Send + Sync {
 
     /// The capability to replicate; `None` if the engine has none.
     fn replication(&self) -> Option<&dyn Replication> {
+        None
+    }
+
+    /// The capability to back up and restore; `None` if the engine has none.
+    fn backups(&self) -> Option<&dyn Backups> {
         None
     }
 }

@@ -7,6 +7,7 @@
 //! have answer `None`, and the agent turns that into the control plane's "operation not supported" in one place.
 
 mod accounts;
+mod backup;
 #[cfg(feature = "contract")]
 pub mod contract;
 mod driver;
@@ -16,6 +17,10 @@ mod replication;
 mod stream;
 
 pub use accounts::{Account, Accounts, Database, Page, PageRequest, PasswordChange, User, UserAttributes};
+pub use backup::{
+    BackupKind, Backups, CheckReport, EngineFacts, Frozen, Restore, RestorePlace, Restored, RestoredAs, ScratchServer,
+    TableSample,
+};
 pub use driver::{
     ConfigEffect, ConfigOverrides, Configuration, Datastore, DriverContext, DriverEntry, DriverInfo, Health, OpenDriver,
     PreparePlan, Step, StopMode, VolumePaths,

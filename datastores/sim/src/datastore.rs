@@ -4,10 +4,11 @@ use crate::options::Options;
 use crate::state::State;
 use async_trait::async_trait;
 use datastore_api::{
-    Accounts, Change, Configuration, Datastore, DriverContext, DriverError, DriverInfo, ErrorKind, FileMode, Health, PreparePlan,
-    Replication, Step, StopMode, VolumePaths,
+    Accounts, Backups, Change, Configuration, Datastore, DriverContext, DriverError, DriverInfo, ErrorKind, FileMode, Health,
+    PreparePlan, Replication, Step, StopMode, VolumePaths,
 };
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
 
@@ -21,11 +22,14 @@ pub(crate) static INFO: DriverInfo = DriverInfo {
 static STEPS: [Step; 4] = [Step("folders"), Step("configuration"), Step("data"), Step("start")];
 
 /// The datastore.
+#[derive(Clone)]
 pub(crate) struct Sim {
     context: DriverContext,
     options: Options,
     /// One change of the state file at a time.
-    turn: Mutex<()>,
+    turn: Arc<Mutex<()>>,
+    /// When the volume thaws by itself; `None` if it is not frozen.
+    pub frozen: Arc<Mutex<Option<tokio::time::Instant>>>,
 }
 
 impl Sim {
@@ -34,7 +38,8 @@ impl Sim {
         Self {
             context,
             options,
-            turn: Mutex::new(()),
+            turn: Arc::default(),
+            frozen: Arc::default(),
         }
     }
 
@@ -284,6 +289,10 @@ impl Datastore for Sim {
     }
 
     fn replication(&self) -> Option<&dyn Replication> {
+        Some(self)
+    }
+
+    fn backups(&self) -> Option<&dyn Backups> {
         Some(self)
     }
 }

@@ -7,6 +7,7 @@
 //! its health `Crashed` with that file's text as reason, until it is started again.
 
 mod accounts;
+mod backup;
 mod config;
 mod datastore;
 mod options;
@@ -14,7 +15,7 @@ mod replication;
 mod state;
 
 use datastore_api::{Datastore, DriverContext, DriverEntry, DriverError};
-pub use options::Options;
+pub use options::{BackupFault, Options};
 use std::sync::Arc;
 
 /// How the registry finds this driver.

@@ -4,6 +4,19 @@ use datastore_api::{DriverError, ErrorKind};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// How a pretended backup goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackupFault {
+    /// `fail`: the tool fails, and the driver says so.
+    Fail,
+    /// `truncate`: the stream ends early, and the driver notices that the last word is missing.
+    Truncate,
+    /// `swallow`: the stream ends early, and the driver says that all is well.
+    Swallow,
+    /// `hang`: nothing more comes.
+    Hang,
+}
+
 /// The options of the datastore's section in the configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -11,10 +24,16 @@ pub struct Options {
     pub fail_step: Option<String>,
     /// `hang_step`: this step of a preparation does not end within an hour.
     pub hang_step: Option<String>,
-    /// `fail_verb`: this verb of replication (`block_writes`, `detach`, ...) fails each time.
+    /// `fail_verb`: this verb of replication or backup (`block_writes`, `detach`, `send_backup`, `unpack`, ...) fails each time.
     pub fail_verb: Option<String>,
-    /// `hang_verb`: this verb of replication does not end within an hour.
+    /// `hang_verb`: this verb of replication or backup does not end within an hour.
     pub hang_verb: Option<String>,
+    /// `backup_bytes`: made-up bytes in the stream of a backup.
+    pub backup_bytes: u64,
+    /// `backup_fault`: how each backup goes wrong (`fail`, `truncate`, `swallow`, `hang`).
+    pub backup_fault: Option<BackupFault>,
+    /// `backup_fault_at`: after how many bytes of the stream it does.
+    pub backup_fault_at: u64,
     /// `slow_ms`: each step, start and stop takes this long.
     pub slow: Duration,
     /// `port`: how pretended servers of one process find each other. Nothing listens there.
@@ -31,6 +50,9 @@ impl Options {
                 "hang_step" => options.hang_step = Some(value.clone()),
                 "fail_verb" => options.fail_verb = Some(value.clone()),
                 "hang_verb" => options.hang_verb = Some(value.clone()),
+                "backup_bytes" => options.backup_bytes = number(key, value)?,
+                "backup_fault" => options.backup_fault = Some(fault(value)?),
+                "backup_fault_at" => options.backup_fault_at = number(key, value)?,
                 "slow_ms" => options.slow = Duration::from_millis(number(key, value)?),
                 "port" => options.port = Some(number(key, value)?),
                 "bind_address" => {}
@@ -38,6 +60,16 @@ impl Options {
             }
         }
         Ok(options)
+    }
+}
+
+fn fault(value: &str) -> Result<BackupFault, DriverError> {
+    match value {
+        "fail" => Ok(BackupFault::Fail),
+        "truncate" => Ok(BackupFault::Truncate),
+        "swallow" => Ok(BackupFault::Swallow),
+        "hang" => Ok(BackupFault::Hang),
+        _ => Err(invalid(format!("the sim datastore knows no backup_fault '{value}'"))),
     }
 }
 
