@@ -4,7 +4,7 @@
 //! It fits engines of three kinds: a tool that streams pages (MariaDB, MySQL), a base backup whose log is replayed (PostgreSQL), a
 //! copy that the server makes of itself (MySQL CLONE). What an engine's numbers mean only the engine's driver knows.
 
-use crate::{Change, DriverError, Position};
+use crate::{Change, DriverError, ErrorKind, LogSource, Position, ReplayPlan, Replayed};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -197,6 +197,17 @@ pub trait Restore: Send {
     /// Unpacks one blob's plain stream and joins it to what came before. `WrongData` if it is not the one that comes next; `Failed` if
     /// it is damaged or not whole; `NoSpace`. After an error only [`Restore::abandon`] makes sense.
     async fn unpack(&mut self, from: &mut (dyn AsyncRead + Send + Unpin)) -> Result<(), DriverError>;
+
+    /// Replays a log over what was unpacked: behind closed doors, before anything of the old data is touched. At most once, after the last
+    /// [`Restore::unpack`]; after an error only [`Restore::abandon`] makes sense. Transactions that the data have already are left out.
+    ///
+    /// Errors: `WrongData`: the log does not go on from the data, or what it ends with is not what was asked for; `NoSpace`; `Timeout`;
+    /// `Failed`: the server refuses a transaction, or the log is damaged.
+    async fn replay(&mut self, plan: &ReplayPlan, log: &mut dyn LogSource) -> Result<Replayed, DriverError> {
+        let _ = (plan, log);
+        let text = "this engine cannot replay a log over a backup";
+        Err(DriverError::new(ErrorKind::NotSupported, text))
+    }
 
     /// Makes it a running server that has answered. Until it has, the old data are kept; after an error they are back and the old
     /// server runs as it did (the error says so if even that failed).

@@ -1,6 +1,6 @@
 //! The driver itself: life cycle, health, preparation in steps, configuration.
 
-use crate::{Accounts, Backups, Change, DriverError, Host, Replication};
+use crate::{Accounts, Backups, Change, DriverError, Host, Logs, Replication};
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 use std::path::PathBuf;
@@ -157,6 +157,11 @@ pub trait Datastore: Send + Sync {
 
     /// The capability to back up and restore; `None` if the engine has none.
     fn backups(&self) -> Option<&dyn Backups> {
+        None
+    }
+
+    /// The capability to follow the server's log; `None` if the engine has none.
+    fn logs(&self) -> Option<&dyn Logs> {
         None
     }
 }

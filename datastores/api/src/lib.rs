@@ -13,6 +13,7 @@ pub mod contract;
 mod driver;
 mod error;
 mod host;
+mod log;
 mod replication;
 mod stream;
 
@@ -27,6 +28,10 @@ pub use driver::{
 };
 pub use error::{DriverError, ErrorKind, chain};
 pub use host::{Cmd, EnvVar, ExecError, FileMode, Host, Output, Owner, ServiceError, ServiceId, ServiceSpec, ServiceState};
+pub use log::{
+    Beginning, Feed, LogBreak, LogCursor, LogFile, LogRead, LogReader, LogSource, Logs, Mark, Piece, ReplayPlan, Replayed, Run,
+    Stretch, Until, push_run,
+};
 pub use replication::{
     BlockLimits, Blocked, Durability, FollowPlan, Position, ReplicaLogin, ReplicaTls, Replication, ReplicationStatus, Saved,
     SemiSync, SourceEndpoint, Start,

@@ -62,7 +62,9 @@ async fn a_chain_brings_back_what_was_there() {
         add(&sim, name).await;
         let kind = match blobs.last() {
             None => BackupKind::Full,
-            Some((facts, _)) => BackupKind::Incremental { parent: Box::new(facts.clone()) },
+            Some((facts, _)) => BackupKind::Incremental {
+                parent: Box::new(facts.clone()),
+            },
         };
         let mut blob = Vec::new();
         let facts = backups.send_backup(&kind, &mut blob).await.unwrap();
