@@ -24,4 +24,5 @@ pub mod link;
 pub mod pair;
 pub mod registry;
 pub mod rpc;
+pub mod storage;
 pub mod vip;
