@@ -13,6 +13,7 @@
 //! Arrows point downward only; rooms on one level do not import each other. `tests/house.rs` holds this.
 
 pub mod app;
+pub mod backup;
 pub mod bus;
 pub mod cli;
 pub mod conductor;
