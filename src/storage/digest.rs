@@ -17,10 +17,27 @@ impl PartsDigest {
         self.parts().insert(index, part);
     }
 
-    /// Length of each part, by index.
-    #[must_use]
-    pub fn lengths(&self) -> BTreeMap<u32, u64> {
-        self.parts().iter().map(|(index, (bytes, _))| (*index, *bytes)).collect()
+    /// Length of the whole, if it is whole: no part is missing, and all but the last are as long as `wanted` says by index.
+    ///
+    /// # Errors
+    /// Which part is not as it must be.
+    pub fn whole(&self, wanted: impl Fn(u32) -> usize) -> Result<u64, String> {
+        let parts = self.parts();
+        let (mut next, mut all, mut ended) = (0, 0, None);
+        for (index, (bytes, _)) in parts.iter() {
+            if *index != next {
+                return Err(format!("part {next} is missing"));
+            }
+            if let Some(short) = ended {
+                return Err(format!("part {short} is short and not the last one"));
+            }
+            if *bytes != wanted(*index) as u64 {
+                ended = Some(*index);
+            }
+            next += 1;
+            all += bytes;
+        }
+        Ok(all)
     }
 
     /// 32 lower-case hex digits.
@@ -63,5 +80,20 @@ mod tests {
         assert_eq!(of(&[(1, b"x"), (0, b"a"), (1, b"b")]), wanted);
         assert_ne!(of(&[(0, b"b"), (1, b"a")]), wanted);
         assert_eq!(PartsDigest::of(b"a"), of(&[(0, b"a")]));
+    }
+
+    #[test]
+    fn only_the_last_part_may_be_short_and_none_missing() {
+        let whole = |parts: &[(u32, usize)]| {
+            let digest = PartsDigest::default();
+            parts.iter().for_each(|(index, bytes)| digest.add(*index, &vec![0; *bytes]));
+            digest.whole(|_| 4)
+        };
+        assert_eq!(whole(&[]), Ok(0));
+        assert_eq!(whole(&[(1, 4), (0, 4)]), Ok(8));
+        assert_eq!(whole(&[(1, 0), (0, 4)]), Ok(4));
+        assert!(whole(&[(1, 4)]).unwrap_err().contains("part 0"));
+        assert!(whole(&[(0, 4), (2, 4)]).unwrap_err().contains("part 1"));
+        assert!(whole(&[(0, 3), (1, 4)]).unwrap_err().contains("part 0"));
     }
 }

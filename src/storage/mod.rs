@@ -11,8 +11,12 @@
 //!
 //! A new store: a file with its `open`, one line in [`STORES`], one test that runs the suite.
 
+mod body;
+#[cfg(any(test, feature = "sim"))]
+pub mod contract;
 mod digest;
 mod error;
+mod file;
 mod name;
 mod parts;
 mod retry;
@@ -136,7 +140,7 @@ pub trait Upload: Send + Sync {
 pub type Open = fn(&Settings, &Place, &Access) -> Result<Arc<dyn Store>, StorageError>;
 
 /// The kinds of stores: scheme and how it is opened.
-pub const STORES: &[(&str, Open)] = &[];
+pub const STORES: &[(&str, Open)] = &[("file", file::open)];
 
 /// Opens the store of `backup_storage`.
 ///
