@@ -8,6 +8,7 @@ mod witness;
 
 pub use witness::{WitnessSettings, witness};
 
+use crate::backup;
 use crate::bus::{Bus, BusState};
 use crate::conductor::Conductor;
 use crate::config::{DataInterface, Settings, Supervisor};
@@ -103,6 +104,8 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         cancel.clone(),
     );
     let pair = pair.await?;
+    let backups = backup::Service::load(settings.backup.clone(), datastore.clone(), conductor.clone(), journal.clone());
+    let backups = backups.await;
     let ctx = Arc::new(Ctx {
         settings: rpc_settings(&settings),
         datastore: datastore.clone(),
@@ -113,6 +116,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         publisher: publisher.clone(),
         copies,
         pair: pair.clone(),
+        backups: backups.clone(),
         gate: Mutex::new(Gate::new(gate)),
         bus_state: bus.state(),
     });
@@ -155,6 +159,8 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     drop(inbox);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     pair.stop().await;
+    // Nothing would be left of it at the next start, and its row would wait until then.
+    backups.cancel(None, "the agent was stopped");
     tasks.close();
     if tokio::time::timeout(STOP_LIMIT, tasks.wait()).await.is_err() {
         warn!(

@@ -12,6 +12,29 @@ pub enum BackupError {
     /// Somebody asked for the end of it.
     #[error("the backup was cancelled")]
     Cancelled,
+    /// It was ended for a reason.
+    #[error("{0}")]
+    Stopped(String),
+    /// There is no such backup.
+    #[error("there is no backup {id} in {place}")]
+    Missing {
+        /// Its id.
+        id: String,
+        /// Where it is not.
+        place: String,
+    },
+    /// A backup that another builds on cannot be used.
+    #[error("backup {id} builds on a backup that cannot be used")]
+    Parent {
+        /// The one that builds on it.
+        id: String,
+        /// Why.
+        #[source]
+        source: Box<BackupError>,
+    },
+    /// One that several have a part of.
+    #[error(transparent)]
+    Shared(#[from] std::sync::Arc<BackupError>),
     /// An argument is wrong. Nothing was touched.
     #[error("{0}")]
     Invalid(String),

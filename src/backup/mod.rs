@@ -12,15 +12,26 @@
 //!
 //! A backup exists if its manifest does. Anything that fails before takes the blob away again.
 
+mod chain;
 mod error;
 mod id;
+mod jobs;
 pub mod keys;
+mod list;
 mod manifest;
 pub mod pipeline;
+mod restore;
+mod service;
+mod verify;
 
+pub use chain::{Chain, Link};
 pub use error::BackupError;
 pub use id::BackupId;
+pub use jobs::{Held, Order, ParentOf, Wanted};
+pub use list::{Listing, Unreadable};
 pub use manifest::{
     Compression, Digest, Encryption, Format, Kind, MANIFEST_VERSION, Manifest, ManifestError, Method, Parent, Parts, Scheme,
     Verified,
 };
+pub use restore::Done;
+pub use service::{Second, Service, Settings, summary};

@@ -1,5 +1,6 @@
 //! The command line. Without a subcommand it is the daemon's, drop-in for upstream's (contract section 4.2).
 
+use super::backup::BackupCommand;
 use super::pair::PairCommand;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -123,6 +124,12 @@ pub enum Command {
         /// What to do.
         #[command(subcommand)]
         command: PairCommand,
+    },
+    /// Backups: take, list, restore, verify, cancel, prune.
+    Backup {
+        /// What to do.
+        #[command(subcommand)]
+        command: BackupCommand,
     },
     /// What guests report to the conductor.
     Conductor {

@@ -5,6 +5,7 @@
 //! does: change the machine itself.
 
 mod args;
+mod backup;
 mod bus;
 mod check;
 mod local;
@@ -82,6 +83,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         }
         Some(Command::Witness(args)) => witness::run(args, cli.daemon.debug),
         Some(Command::Pair { command }) => pair::run(command, sources),
+        Some(Command::Backup { command }) => backup::run(command, sources),
         Some(Command::Conductor {
             command:
                 ConductorCommand::Watch {

@@ -1,4 +1,4 @@
-//! The client of the control plane's conductor: heartbeats, root reports, notifications.
+//! The client of the control plane's conductor: heartbeats, backups' rows, root reports, notifications.
 //!
 //! Owns: what is reported and when. Uses: `instance` (the view), `journal` (the clock of `sent`), `bus`. Never does: decide
 //! what the instance's state is.
@@ -7,6 +7,7 @@
 //! Whatever happens to the disk or the broker, it goes on: without the journal its time stamp is kept in memory, and while the
 //! broker is away only the newest waits.
 
+mod backup;
 mod beat;
 mod context;
 mod settings;
@@ -14,6 +15,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+pub use backup::{BackupRow, BackupState};
 pub use settings::{Era, Settings};
 pub use status::{Status, reportable};
 
@@ -99,7 +101,7 @@ impl Conductor {
         let sent = self.sent(last).await;
         let payload = json!({ "service_status": status.description(self.inner.settings.era) });
         let args = [("payload", payload), ("sent", Value::from(sent))];
-        self.cast("heartbeat", args, context::fresh(), Some(HEARTBEAT));
+        self.cast("heartbeat", object(args), context::fresh(), Some(HEARTBEAT));
     }
 
     /// The time stamp of the next heartbeat, later than every one before it.
@@ -128,24 +130,11 @@ impl Conductor {
         last.sent
     }
 
-    /// Reports that a backup failed, so that its row does not wait for ever (contract section 7.4).
-    pub async fn backup_failed(&self, context: &Map<String, Value>, backup_id: &str) {
-        let mut last = self.inner.last.lock().await;
-        let sent = self.sent(&mut last).await;
-        let args = [
-            ("backup_id", Value::from(backup_id)),
-            ("sent", Value::from(sent)),
-            ("state", Value::from("FAILED")),
-            ("success", Value::from(false)),
-        ];
-        self.cast("update_backup", args, context::echo(context, None), None);
-    }
-
     /// Reports that root was enabled, on behalf of the request with this context.
     pub async fn report_root(&self, context: &Map<String, Value>) {
         // Conductors before Trove 10 demand the user; later ones ignore it.
         let args = [("user", Value::from("root"))];
-        self.cast("report_root", args, context::echo(context, None), None);
+        self.cast("report_root", object(args), context::echo(context, None), None);
     }
 
     /// Tells the end of the operation that the request with this context asked for; nothing if nobody asked to be told.
@@ -195,14 +184,13 @@ impl Conductor {
     }
 
     /// A message about this instance.
-    fn cast<const N: usize>(
+    fn cast(
         &self,
         method: &'static str,
-        args: [(&str, Value); N],
+        mut args: Map<String, Value>,
         context: Map<String, Value>,
         collapse: Option<&'static str>,
     ) {
-        let mut args = object(args);
         let id = Value::from(self.inner.settings.guest_id.as_str());
         args.insert("instance_id".to_owned(), id);
         self.send(Cast {

@@ -5,7 +5,7 @@ use super::reader::Reader;
 use super::report::{FileRead, Severity};
 use super::schema::{DATASTORE, DEFAULT, DRIVER, OWN};
 use super::settings::{AgentSettings, DatastoreSettings, LogSettings, Settings, SslMode, Supervisor};
-use super::{Sources, files, messaging, pair, schema};
+use super::{Sources, backup, files, messaging, pair, schema};
 use crate::conductor::{self, Era};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -50,6 +50,8 @@ pub(super) fn build(reader: &mut Reader<'_>, sources: &Sources) -> Settings {
     let report_interval = reader.seconds(DEFAULT, "report_interval").unwrap_or(Duration::from_secs(30));
     let network_isolation = reader.bool(DEFAULT, "network_isolation");
     let network = network(reader, network_isolation);
+    let datastore = datastore(reader, &datastore_manager);
+    let agent = agent(reader, root);
     Settings {
         ssl_mode: ssl_mode(reader),
         datastore_version: reader.text(DEFAULT, "datastore_version"),
@@ -61,12 +63,13 @@ pub(super) fn build(reader: &mut Reader<'_>, sources: &Sources) -> Settings {
             report_interval,
             era,
         },
-        datastore: datastore(reader, &datastore_manager),
+        backup: backup::build(reader, &guest_id, &datastore, &agent),
+        datastore,
         pair: pair::build(reader, network.as_ref()),
         network,
         network_isolation,
         log: log(reader, &sources.program),
-        agent: agent(reader, root),
+        agent,
         guest_id,
         datastore_manager,
     }

@@ -12,6 +12,7 @@
 //! Loading never stops at the first problem. Files of the control plane hold many options that are not ours: they are ignored
 //! and listed. In our own section [`OWN`] an unknown option is an error.
 
+mod backup;
 mod build;
 mod files;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -1,5 +1,7 @@
 //! The list of options the agent knows: one line each. Everything else in a file is ignored and listed.
 
+mod backup;
+
 /// Section of our own options. In it an unknown key is an error.
 pub const OWN: &str = "trove_guestagent";
 /// Section of the driver's options. The agent hands it on as it is; the driver judges its keys.
@@ -270,7 +272,9 @@ pub(super) const OURS: &[Opt] = &[
 
 /// All lists, in the order of the report.
 pub(super) fn options() -> impl Iterator<Item = &'static Opt> {
-    [COMMON, MESSAGING, MITAKA, ENGINE, OURS].into_iter().flatten()
+    [COMMON, backup::UPSTREAM, MESSAGING, MITAKA, ENGINE, OURS, backup::OURS]
+        .into_iter()
+        .flatten()
 }
 
 /// Option by its section (with [`DATASTORE`] for the engine's) and present name.
@@ -296,7 +300,7 @@ mod tests {
              # In this section an unknown option is an error. `trove-guestagent check` says what is in force, and why.\n\n",
         );
         text.push_str(&format!("[{OWN}]\n"));
-        for opt in OURS {
+        for opt in OURS.iter().chain(backup::OURS) {
             text.push('\n');
             let mut line = String::from("#");
             for word in opt.help.split_whitespace() {

@@ -2,7 +2,7 @@
 
 use super::network::DataNetwork;
 use crate::pair::Plane;
-use crate::{bus, conductor};
+use crate::{backup, bus, conductor};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,6 +38,8 @@ pub struct Settings {
     pub agent: AgentSettings,
     /// For pairs and service addresses.
     pub pair: PairSettings,
+    /// For backups.
+    pub backup: backup::Settings,
 }
 
 /// TLS mode of the database.

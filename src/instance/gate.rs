@@ -1,8 +1,9 @@
 //! Admission: may this operation run in this phase, and which phase follows. No I/O, no clock, no locks.
 //!
-//! There are two lanes. Changes of role have a lane of their own, so that a promotion never waits behind a long change; every
-//! other kind shares the main one. The caller holds the turn of its lane, so at most one operation of a lane is admitted and
-//! not yet completed; the gate checks that too.
+//! There are three lanes. Changes of role have a lane of their own, so that a promotion never waits behind a long change; backups
+//! have one, because they take hours and hold nobody up; every other kind shares the main one. The caller holds the turn of its
+//! lane, so at most one operation of a lane is admitted and not yet completed; the gate checks that too. What starts, stops or
+//! replaces the server, or its volume, is never admitted beside a backup ([`OpKind::excludes_backup`]).
 
 use super::Phase;
 
@@ -23,6 +24,10 @@ pub enum OpKind {
     Volume,
     /// Changes who is source, who follows whom, who may write. Runs beside an operation of any other kind.
     Role,
+    /// Copies the running database to a store.
+    Backup,
+    /// Replaces the data of a prepared instance.
+    Restore,
 }
 
 /// A queue of operations that run one at a time.
@@ -32,11 +37,18 @@ pub enum Lane {
     Main,
     /// Changes of role.
     Role,
+    /// Backups.
+    Backup,
+}
+
+impl Lane {
+    /// All lanes.
+    pub const ALL: [Lane; 3] = [Lane::Main, Lane::Role, Lane::Backup];
 }
 
 impl OpKind {
     /// All kinds.
-    pub const ALL: [OpKind; 7] = [
+    pub const ALL: [OpKind; 9] = [
         OpKind::Prepare,
         OpKind::Lifecycle,
         OpKind::Stop,
@@ -44,6 +56,8 @@ impl OpKind {
         OpKind::Database,
         OpKind::Volume,
         OpKind::Role,
+        OpKind::Backup,
+        OpKind::Restore,
     ];
 
     /// The lane it waits in.
@@ -51,8 +65,18 @@ impl OpKind {
     pub fn lane(self) -> Lane {
         match self {
             OpKind::Role => Lane::Role,
+            OpKind::Backup => Lane::Backup,
             _ => Lane::Main,
         }
+    }
+
+    /// Whether the server, its data or its volume may go away under a backup that runs beside it.
+    #[must_use]
+    pub fn excludes_backup(self) -> bool {
+        matches!(
+            self,
+            OpKind::Prepare | OpKind::Lifecycle | OpKind::Stop | OpKind::Volume | OpKind::Restore
+        )
     }
 }
 
@@ -79,6 +103,7 @@ pub struct Gate {
     phase: Phase,
     running: Option<OpKind>,
     role: bool,
+    backup: bool,
 }
 
 impl Gate {
@@ -89,6 +114,7 @@ impl Gate {
             phase,
             running: None,
             role: false,
+            backup: false,
         }
     }
 
@@ -101,8 +127,9 @@ impl Gate {
     /// Admits an operation, or says why not. The phase it answers is in force while the operation runs.
     pub fn admit(&mut self, op: OpKind) -> Result<Phase, Denied> {
         let busy = match op.lane() {
-            Lane::Main => self.running.is_some(),
+            Lane::Main => self.running.is_some() || (self.backup && op.excludes_backup()),
             Lane::Role => self.role,
+            Lane::Backup => self.backup || self.running.is_some_and(OpKind::excludes_backup),
         };
         if busy {
             return Err(Denied::Busy);
@@ -117,6 +144,7 @@ impl Gate {
         match op.lane() {
             Lane::Main => self.running = Some(op),
             Lane::Role => self.role = true,
+            Lane::Backup => self.backup = true,
         }
         Ok(self.phase)
     }
@@ -142,8 +170,12 @@ impl Gate {
 
     /// Completes the admitted operation and answers the phase then in force. A completion nobody was admitted for changes nothing.
     pub fn complete(&mut self, op: OpKind, ok: bool) -> Phase {
-        if op.lane() == Lane::Role {
-            self.role = false;
+        match op.lane() {
+            Lane::Role => self.role = false,
+            Lane::Backup => self.backup = false,
+            Lane::Main => {}
+        }
+        if op.lane() != Lane::Main {
             return self.phase;
         }
         if self.running != Some(op) {
@@ -190,17 +222,25 @@ mod tests {
         #[test]
         fn no_sequence_breaks_the_rules(events in prop::collection::vec(events(), 0..80)) {
             let mut gate = Gate::new(Phase::New);
-            let (mut main, mut role, mut was_ready) = (None, false, false);
+            let (mut main, mut role, mut backup, mut was_ready) = (None::<OpKind>, false, false, false);
             for event in events {
                 let before = gate.phase();
                 match event {
                     Event::Admit(op) => {
-                        let busy = if op == OpKind::Role { role } else { main.is_some() };
+                        let busy = match op {
+                            OpKind::Role => role,
+                            OpKind::Backup => backup || main.is_some_and(OpKind::excludes_backup),
+                            _ => main.is_some() || (backup && op.excludes_backup()),
+                        };
                         let needs = !matches!(op, OpKind::Prepare | OpKind::Volume | OpKind::Stop);
                         match gate.admit(op) {
                             Ok(_) => {
                                 prop_assert!(!busy && (!needs || before == Phase::Ready));
-                                if op == OpKind::Role { role = true } else { main = Some(op) }
+                                match op {
+                                    OpKind::Role => role = true,
+                                    OpKind::Backup => backup = true,
+                                    _ => main = Some(op),
+                                }
                             }
                             Err(Denied::Busy) => prop_assert!(busy),
                             Err(_) => prop_assert!(!busy && gate.phase() == before),
@@ -210,7 +250,12 @@ mod tests {
                     Event::Refused => { gate.refused(); }
                     Event::Complete(op, ok) => {
                         gate.complete(op, ok);
-                        if op == OpKind::Role { role = false } else if main == Some(op) { main = None }
+                        match op {
+                            OpKind::Role => role = false,
+                            OpKind::Backup => backup = false,
+                            _ if main == Some(op) => main = None,
+                            _ => {}
+                        }
                     }
                 }
                 was_ready |= gate.phase() == Phase::Ready;
@@ -220,6 +265,7 @@ mod tests {
                 prop_assert!(gate.phase() != Phase::Ready || gate.clone().admit(OpKind::Role).is_ok() != role);
                 let mut idle = gate;
                 idle.complete(OpKind::Role, true);
+                idle.complete(OpKind::Backup, true);
                 if let Some(op) = main { idle.complete(op, false); }
                 prop_assert!(OpKind::ALL.iter().any(|kind| idle.clone().admit(*kind).is_ok()));
             }
@@ -235,6 +281,27 @@ mod tests {
         gate.complete(OpKind::Role, false);
         gate.admit(OpKind::Role).unwrap();
         assert_eq!(gate.admit(OpKind::Lifecycle), Err(Denied::Busy), "the main lane has its own");
+    }
+
+    #[test]
+    fn a_backup_runs_beside_changes_of_role_and_of_databases_but_not_beside_a_stop() {
+        let mut gate = Gate::new(Phase::Ready);
+        gate.admit(OpKind::Backup).unwrap();
+        for kind in [OpKind::Role, OpKind::Database, OpKind::Configure] {
+            assert!(gate.clone().admit(kind).is_ok(), "{kind:?}");
+        }
+        for kind in [
+            OpKind::Stop,
+            OpKind::Lifecycle,
+            OpKind::Volume,
+            OpKind::Restore,
+            OpKind::Backup,
+        ] {
+            assert_eq!(gate.clone().admit(kind), Err(Denied::Busy), "{kind:?}");
+        }
+        gate.complete(OpKind::Backup, false);
+        gate.admit(OpKind::Stop).unwrap();
+        assert_eq!(gate.admit(OpKind::Backup), Err(Denied::Busy));
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct View {
     pub operation: Option<Operation>,
     /// The change of role that has the turn of its own lane.
     pub role_operation: Option<Operation>,
+    /// The backup that runs.
+    pub backup_operation: Option<Operation>,
     /// Changes that wait for their turn.
     pub waiting: usize,
     /// A configuration change waits for a restart.
@@ -58,6 +60,7 @@ impl View {
         match lane {
             Lane::Main => &mut self.operation,
             Lane::Role => &mut self.role_operation,
+            Lane::Backup => &mut self.backup_operation,
         }
     }
 }
@@ -78,6 +81,7 @@ impl Publisher {
             health: None,
             operation: None,
             role_operation: None,
+            backup_operation: None,
             waiting: 0,
             restart_required: false,
             planned: false,

@@ -6,7 +6,7 @@ use super::failure::{ErrorClass, RpcError};
 use super::method::{Built, Entry, Mode};
 use super::op::Op;
 use super::{methods, table};
-use crate::bus::{Answer, Failure, ReplyTo, Request, RpcVersion};
+use crate::bus::{Answer, Failure, Request, RpcVersion};
 use crate::instance::Operation;
 use crate::instance::gate::{Lane, OpKind};
 use crate::instance::turn::Ticket;
@@ -30,6 +30,8 @@ pub(super) struct Change {
     pub kind: OpKind,
     pub request: Request,
     pub origin: Origin,
+    /// Turns of other lanes that come first: see [`Dispatcher::before`].
+    pub before: Vec<Ticket>,
 }
 
 impl Dispatcher {
@@ -66,21 +68,49 @@ impl Dispatcher {
         {
             ack.ack().await;
         }
+        // Here, not on arrival: a request that is delivered twice is not refused because of itself.
+        if change.kind == OpKind::Backup && self.ctx.backups.refuses_second() && !self.is_first_backup() {
+            let error = RpcError::new(
+                ErrorClass::Trove,
+                "another backup is running or waits, and a second one is not queued",
+            );
+            reject(&self.ctx, &change.request, &error).await;
+            drop(ticket);
+            let outcome = Outcome::Failed(failure_value(&error.failure()));
+            let id = OpId(change.request.unique_id);
+            return self
+                .record(change.entry, &id, outcome, change.origin, None::<(Lane, ())>)
+                .await;
+        }
         self.change(change, Vec::new(), ticket).await;
     }
 
+    /// Whether no backup runs, and none but the one that asks waits.
+    fn is_first_backup(&self) -> bool {
+        self.ctx.publisher.now().backup_operation.is_none() && self.turn(Lane::Backup).waiting() <= 1
+    }
+
     /// Takes a change that is in the journal to its answer; `done` are the steps done before a restart.
-    async fn change(&self, change: Change, done: Vec<String>, ticket: Ticket) {
+    pub(super) async fn change(&self, change: Change, done: Vec<String>, ticket: Ticket) {
         let Change {
             entry,
             built,
             kind,
             request,
             origin,
+            before,
         } = change;
         let id = OpId(request.unique_id.clone());
         let publisher = &self.ctx.publisher;
         publisher.update(|view| view.waiting = self.waiting());
+        let mut earlier = Vec::new();
+        for turn in before {
+            earlier.push(turn.wait().await);
+        }
+        if kind.lane() == Lane::Backup {
+            // What came before it is in it; what comes later does not wait for it.
+            earlier.clear();
+        }
         let held = ticket.wait().await;
         let started = done.iter().any(|step| step == STARTED);
         let outcome = if expired(&request) && !started {
@@ -99,26 +129,35 @@ impl Dispatcher {
             });
             self.admitted(entry, built, kind, &request, done).await
         };
-        let finished = self.ctx.journal.finish(&id, &outcome).await;
-        publisher.update(|view| {
-            *view.operation_of(kind.lane()) = None;
-            // Of one that panicked.
-            if kind.lane() == Lane::Main {
-                view.planned = false;
-            }
-        });
-        drop(held);
+        self.record(entry, &id, outcome, origin, Some((kind.lane(), (held, earlier))))
+            .await;
+    }
+
+    /// Records how a change ended, lets the next one have its turn (this one had it, if it is given), and answers.
+    async fn record<H: Send>(&self, entry: &Entry, id: &OpId, outcome: Outcome, origin: Origin, turn: Option<(Lane, H)>) {
+        let method = entry.name;
+        let finished = self.ctx.journal.finish(id, &outcome).await;
+        if let Some((lane, ..)) = &turn {
+            self.ctx.publisher.update(|view| {
+                *view.operation_of(*lane) = None;
+                // Of one that panicked.
+                if *lane == Lane::Main {
+                    view.planned = false;
+                }
+            });
+        }
+        drop(turn);
         let served = self.respond(origin, answer(outcome.clone())).await;
         if let Err(error) = finished {
             error!(
                 error = chain(&error),
-                method = entry.name,
+                method,
                 request_id = id.0,
                 "could not record an outcome; it is tried again"
             );
-            self.finish_later(&id, &outcome).await;
+            self.finish_later(id, &outcome).await;
         }
-        if served && let Err(error) = self.ctx.journal.answered(&id).await {
+        if served && let Err(error) = self.ctx.journal.answered(id).await {
             warn!(
                 error = chain(&error),
                 request_id = id.0,
@@ -159,10 +198,14 @@ impl Dispatcher {
             ctx.journal.clone(),
             ctx.publisher.clone(),
         );
-        let admission = ctx.gate().admit(kind);
+        let room = self.room(kind, entry.name).await;
+        let admission = match &room {
+            Ok(_) => ctx.gate().admit(kind).map_err(RpcError::from),
+            Err(text) => Err(RpcError::new(ErrorClass::Trove, text.clone())),
+        };
         let began = Instant::now();
         let result = match admission {
-            Err(denied) => Err(denied.into()),
+            Err(denied) => Err(denied),
             Ok(_) => {
                 info!(method = entry.name, request_id = op.id.0, resumed, "request admitted");
                 if !op.is_done(STARTED) {
@@ -196,6 +239,17 @@ impl Dispatcher {
         }
     }
 
+    /// A backup and what stops or replaces the server exclude each other: the backup gives way.
+    async fn room(&self, kind: OpKind, method: &str) -> Result<Option<crate::backup::Held>, String> {
+        if kind.lane() == Lane::Backup {
+            return Ok(Some(self.ctx.backups.hold().await));
+        }
+        if !kind.excludes_backup() {
+            return Ok(None);
+        }
+        self.ctx.backups.clear(method).await.map(Some)
+    }
+
     /// The journal cannot take the request: it is refused loudly, not run unrecorded.
     async fn refuse(&self, request: &Request, origin: Origin, cause: JournalError) {
         error!(
@@ -208,83 +262,6 @@ impl Dispatcher {
         reject(&self.ctx, request, &error).await;
         self.respond(origin, Answer::Failure(error.failure())).await;
     }
-
-    /// Fails an unfinished operation that cannot be taken up, loudly.
-    async fn lose(&self, record: &Record, reply: Option<ReplyTo>, why: &str) -> Result<(), JournalError> {
-        error!(
-            method = record.method,
-            request_id = record.id.0,
-            why,
-            "an unfinished operation is lost"
-        );
-        let error = RpcError::new(ErrorClass::Trove, format!("{} was cut off: {why}", record.method));
-        let outcome = Outcome::Failed(failure_value(&error.failure()));
-        // Before it is over in the journal: should we die in between, it is lost once more, not silently.
-        if record.method == methods::PREPARE {
-            methods::prepare_refused(&self.ctx).await;
-        }
-        if let Value::Object(context) = &record.context {
-            notify(&self.ctx, &record.method, context, Some(&error)).await;
-        }
-        self.ctx.journal.finish(&record.id, &outcome).await?;
-        let (this, id) = (self.clone(), record.id.clone());
-        self.tasks.spawn(async move {
-            if this.respond(Origin::Journal(reply), answer(outcome)).await {
-                let _ = this.ctx.journal.answered(&id).await;
-            }
-        });
-        Ok(())
-    }
-
-    /// Takes up what the agent's last end cut off: unfinished operations run again from their first step not done, answers
-    /// that were not delivered are sent again.
-    pub async fn resume(&self) -> Result<usize, JournalError> {
-        for record in self.ctx.journal.unanswered().await? {
-            let (this, id) = (self.clone(), record.id.clone());
-            let reply: Option<ReplyTo> = serde_json::from_value(record.reply).unwrap_or(None);
-            let Some(outcome) = record.outcome else { continue };
-            self.tasks.spawn(async move {
-                if this.respond(Origin::Journal(reply), answer(outcome)).await {
-                    let _ = this.ctx.journal.answered(&id).await;
-                }
-            });
-        }
-        let unfinished = self.ctx.journal.unfinished().await?;
-        let count = unfinished.len();
-        for record in unfinished {
-            let reply: Option<ReplyTo> = serde_json::from_value(record.reply.clone()).unwrap_or(None);
-            let lost = if record.is_sealed() {
-                Some("the agent was restarted with another key and cannot read what it was asked")
-            } else if changeable(&record.method).is_none() {
-                Some("the agent was replaced by one that does not have this operation")
-            } else {
-                None
-            };
-            let Some((entry, built, kind)) = changeable(&record.method).filter(|_| lost.is_none()) else {
-                self.lose(&record, reply, lost.unwrap_or_default()).await?;
-                continue;
-            };
-            info!(
-                method = record.method,
-                request_id = record.id.0,
-                steps = record.steps.len(),
-                "taking up an unfinished operation"
-            );
-            let done = record.steps.clone();
-            let request = request_of(record);
-            let ticket = self.turn(kind.lane()).ticket();
-            let change = Change {
-                entry,
-                built,
-                kind,
-                request,
-                origin: Origin::Journal(reply),
-            };
-            let this = self.clone();
-            self.tasks.spawn(async move { this.change(change, done, ticket).await });
-        }
-        Ok(count)
-    }
 }
 
 /// What a refused request leaves behind: whoever waits for its end is told, and a refused `prepare` fails the instance
@@ -296,17 +273,17 @@ pub(super) async fn reject(ctx: &Ctx, request: &Request, error: &RpcError) {
     if request.method == methods::PREPARE {
         methods::prepare_refused(ctx).await;
     }
-    if request.method == "create_backup"
+    if request.method == methods::CREATE_BACKUP
         && let Some(id) = request.args.get("backup_info").and_then(|info| info["id"].as_str())
     {
-        ctx.conductor.backup_failed(&request.context, id).await;
+        ctx.backups.refused(id, &request.context, &error.chain()).await;
     }
     if table::find(&request.method).is_some_and(|entry| entry.built.as_ref().is_none_or(|built| built.notifies)) {
         notify(ctx, &request.method, &request.context, Some(error)).await;
     }
 }
 
-async fn notify(ctx: &Ctx, method: &str, context: &Map<String, Value>, error: Option<&RpcError>) {
+pub(super) async fn notify(ctx: &Ctx, method: &str, context: &Map<String, Value>, error: Option<&RpcError>) {
     let instance = method == methods::PREPARE;
     match error {
         None => ctx.conductor.notify_end(context, instance).await,
@@ -319,7 +296,7 @@ async fn notify(ctx: &Ctx, method: &str, context: &Map<String, Value>, error: Op
     }
 }
 
-fn changeable(method: &str) -> Option<(&'static Entry, &'static Built, OpKind)> {
+pub(super) fn changeable(method: &str) -> Option<(&'static Entry, &'static Built, OpKind)> {
     let entry = table::find(method)?;
     let built = entry.built.as_ref()?;
     match built.mode {
@@ -348,7 +325,7 @@ pub(super) fn record(request: &Request) -> Record {
     }
 }
 
-fn request_of(record: Record) -> Request {
+pub(super) fn request_of(record: Record) -> Request {
     let deadline = record.deadline.map(|at| {
         let left = Duration::try_from_secs_f64(at - epoch_now()).unwrap_or_default();
         Instant::now() + left
@@ -366,7 +343,7 @@ fn request_of(record: Record) -> Request {
     }
 }
 
-fn answer(outcome: Outcome) -> Answer {
+pub(super) fn answer(outcome: Outcome) -> Answer {
     match outcome {
         Outcome::Done(value) => Answer::Result(value),
         Outcome::Failed(value) => Answer::Failure(serde_json::from_value(value).unwrap_or_else(|_| {
@@ -375,7 +352,7 @@ fn answer(outcome: Outcome) -> Answer {
     }
 }
 
-fn failure_value(failure: &Failure) -> Value {
+pub(super) fn failure_value(failure: &Failure) -> Value {
     serde_json::to_value(failure).unwrap_or(Value::Null)
 }
 

@@ -1,5 +1,6 @@
 //! What a use-case may reach.
 
+use crate::backup;
 use crate::bus::BusState;
 use crate::conductor::Conductor;
 use crate::host::Volumes;
@@ -94,6 +95,8 @@ pub struct Ctx {
     pub copies: Arc<Copies>,
     /// Role, service address, the other guest.
     pub pair: Pair,
+    /// Backups and restores.
+    pub backups: Arc<backup::Service>,
     /// Admission.
     pub gate: Mutex<Gate>,
 }

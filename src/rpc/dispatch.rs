@@ -7,8 +7,8 @@ use super::method::{Built, Entry, Mode};
 use super::op::Op;
 use super::table;
 use crate::bus::{Ack, Answer, Bus, BusError, Delivery, ReplyTo, Request, RpcVersion};
-use crate::instance::gate::Lane;
-use crate::instance::turn::Turn;
+use crate::instance::gate::{Lane, OpKind};
+use crate::instance::turn::{Ticket, Turn};
 use datastore_api::chain;
 use futures_util::FutureExt;
 use serde_json::Value;
@@ -46,6 +46,7 @@ pub struct Dispatcher {
     pub(super) bus: Bus,
     main: Turn,
     roles: Turn,
+    backups: Turn,
     queries: Arc<Semaphore>,
     pub(super) tasks: TaskTracker,
 }
@@ -59,6 +60,7 @@ impl Dispatcher {
             bus,
             main: Turn::default(),
             roles: Turn::default(),
+            backups: Turn::default(),
             queries: Arc::new(Semaphore::new(QUERIES)),
             tasks,
         }
@@ -69,12 +71,23 @@ impl Dispatcher {
         match lane {
             Lane::Main => &self.main,
             Lane::Role => &self.roles,
+            Lane::Backup => &self.backups,
+        }
+    }
+
+    /// Turns of other lanes that a change waits for beside its own. A backup has in it what was asked for before it; a restore has the
+    /// server for itself, and lets no change of role begin.
+    pub(super) fn before(&self, kind: OpKind) -> Vec<Ticket> {
+        match kind {
+            OpKind::Backup => vec![self.turn(Lane::Main).ticket()],
+            OpKind::Restore => vec![self.turn(Lane::Role).ticket()],
+            _ => Vec::new(),
         }
     }
 
     /// Changes that wait for a turn.
     pub(super) fn waiting(&self) -> usize {
-        self.main.waiting() + self.roles.waiting()
+        Lane::ALL.iter().map(|lane| self.turn(*lane).waiting()).sum()
     }
 
     /// Handles a delivery of the bus.
@@ -116,7 +129,7 @@ impl Dispatcher {
                 Mode::Change(kind) => {
                     // The places in the queue and in the journal are taken here, in arrival order; everything else is the
                     // task's own business.
-                    let ticket = self.turn(kind.lane()).ticket();
+                    let (ticket, before) = (self.turn(kind.lane()).ticket(), self.before(kind));
                     let accepted = self.ctx.journal.accept(change::record(&request));
                     let change = change::Change {
                         entry,
@@ -124,6 +137,7 @@ impl Dispatcher {
                         kind,
                         request,
                         origin,
+                        before,
                     };
                     self.tasks.spawn(async move { this.accept(change, accepted, ticket).await });
                 }

@@ -29,6 +29,8 @@ pub enum ErrorClass {
     NoSpaceForReplica,
     /// Where a copy of the source's data ends cannot be told.
     UnknownPosition,
+    /// The volume could not be held still, or was not long enough.
+    BackupCreation,
     /// No such method.
     NoSuchMethod,
     /// A version of the interface we do not have.
@@ -39,7 +41,7 @@ pub enum ErrorClass {
 
 impl ErrorClass {
     /// All classes, for tests that walk them.
-    pub const ALL: [ErrorClass; 12] = [
+    pub const ALL: [ErrorClass; 13] = [
         ErrorClass::Trove,
         ErrorClass::NotSupported,
         ErrorClass::Guest,
@@ -49,6 +51,7 @@ impl ErrorClass {
         ErrorClass::OtherStrategy,
         ErrorClass::NoSpaceForReplica,
         ErrorClass::UnknownPosition,
+        ErrorClass::BackupCreation,
         ErrorClass::NoSuchMethod,
         ErrorClass::UnsupportedVersion,
         ErrorClass::Type,
@@ -69,6 +72,7 @@ impl ErrorClass {
             ErrorClass::OtherStrategy => ("IncompatibleReplicationStrategy", TROVE),
             ErrorClass::NoSpaceForReplica => ("InsufficientSpaceForReplica", TROVE),
             ErrorClass::UnknownPosition => ("UnableToDetermineLastMasterGTID", TROVE),
+            ErrorClass::BackupCreation => ("BackupCreationError", TROVE),
             ErrorClass::NoSuchMethod => ("NoSuchMethod", DISPATCHER),
             ErrorClass::UnsupportedVersion => ("UnsupportedVersion", DISPATCHER),
             ErrorClass::Type => ("TypeError", "builtins"),

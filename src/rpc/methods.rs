@@ -1,5 +1,6 @@
 //! The use-cases, a file for each family.
 
+mod backup;
 mod configuration;
 mod databases;
 mod inspect;
@@ -11,6 +12,10 @@ mod root;
 mod users;
 mod volume;
 
+pub use backup::{
+    CREATE_BACKUP, CancelBackup, CreateBackup, GetBackupStatus, ListBackups, PostCreateBackup, PreCreateBackup, RestoreBackup,
+    VerifyBackup,
+};
 pub use configuration::{ApplyOverrides, ResetConfiguration, UpdateOverrides};
 pub use databases::{CreateDatabase, DeleteDatabase, ListDatabases};
 pub use inspect::{GetDiagnostics, GetHwinfo, GetStatus, RpcPing};

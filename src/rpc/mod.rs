@@ -21,6 +21,7 @@ pub mod local;
 mod method;
 mod methods;
 mod op;
+mod resume;
 mod role;
 mod shapes;
 pub mod table;

@@ -25,9 +25,9 @@ pub static METHODS: &[Entry] = &[
     Entry::of::<GetHwinfo>(Call, 0),
     Entry::of::<GetDiagnostics>(Call, 0),
     Entry::absent("update_guest", Call, 0),
-    Entry::absent("create_backup", Cast, 0),
-    Entry::absent("pre_create_backup", Call, 2),
-    Entry::absent("post_create_backup", Call, 2),
+    Entry::of::<CreateBackup>(Cast, 0),
+    Entry::of::<PreCreateBackup>(Call, 2),
+    Entry::of::<PostCreateBackup>(Call, 2),
     Entry::of::<CreateDatabase>(Cast, 0),
     Entry::of::<DeleteDatabase>(Cast, 0),
     Entry::of::<ListDatabases>(Call, 0),
@@ -79,6 +79,11 @@ pub static METHODS: &[Entry] = &[
     Entry::of::<Switchover>(Call, 0).from(Origin::Agent),
     Entry::of::<Failover>(Call, 0).from(Origin::Agent),
     Entry::of::<Rejoin>(Call, 0).from(Origin::Agent),
+    Entry::of::<GetBackupStatus>(Call, 0).from(Origin::Agent),
+    Entry::of::<CancelBackup>(Call, 0).from(Origin::Agent),
+    Entry::of::<ListBackups>(Call, 0).from(Origin::Agent),
+    Entry::of::<RestoreBackup>(Call, 0).from(Origin::Agent),
+    Entry::of::<VerifyBackup>(Call, 0).from(Origin::Agent),
 ];
 
 /// Finds a method by name.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use trove_guestagent::backup;
 use trove_guestagent::bus::{self, Answer, Bus, BusState, Cast, Request, RpcVersion};
 use trove_guestagent::conductor::{self, Conductor, Era};
 use trove_guestagent::host::{Machine, Settings, SupervisorKind, VolumeSettings, Volumes};
@@ -17,14 +18,17 @@ use trove_guestagent::instance::view::Publisher;
 use trove_guestagent::journal::Journal;
 use trove_guestagent::pair;
 use trove_guestagent::rpc::{self, Ctx, Dispatcher};
+use trove_guestagent::storage;
 
 /// How a guest is made.
 pub struct GuestBuilder {
     dir: PathBuf,
     options: BTreeMap<String, String>,
+    second: backup::Second,
 }
 
 /// The guest.
+#[allow(dead_code, reason = "not every test needs all of it")]
 pub struct Guest {
     pub dispatcher: Dispatcher,
     pub ctx: Arc<Ctx>,
@@ -38,12 +42,20 @@ impl GuestBuilder {
         Self {
             dir: dir.to_owned(),
             options: BTreeMap::new(),
+            second: backup::Second::Queue,
         }
     }
 
     /// An option of the sim datastore.
     pub fn option(mut self, name: &str, value: &str) -> Self {
         self.options.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// What becomes of a second backup.
+    #[allow(dead_code, reason = "not every test needs it")]
+    pub fn second(mut self, second: backup::Second) -> Self {
+        self.second = second;
         self
     }
 
@@ -112,7 +124,25 @@ impl GuestBuilder {
             strangers,
             cancel.clone(),
         );
+        let store = self.dir.join("store");
+        std::fs::create_dir_all(&store).unwrap();
+        let backups = backup::Settings {
+            guest_id: "guest".to_owned(),
+            mount_point: mount_point.clone(),
+            storage: storage::Settings {
+                place: storage::Place::parse(&format!("file://{}", store.display())).unwrap(),
+                ..storage::Settings::default()
+            },
+            pipeline: backup::pipeline::PipelineSettings::default(),
+            key_file: None,
+            format: backup::Format::Native,
+            second: self.second,
+            progress_interval: Duration::from_millis(200),
+            scratch: state.join("scratch"),
+        };
+        let backups = backup::Service::load(backups, datastore.clone(), conductor.clone(), journal.clone()).await;
         let ctx = Arc::new(Ctx {
+            backups,
             pair: pair.await.unwrap(),
             settings: rpc::Settings {
                 manager: "sim".to_owned(),
@@ -164,6 +194,17 @@ impl Guest {
 
     /// Hands a request in and does not wait for its answer.
     pub fn send(&self, id: &str, method: &str, args: Value) -> tokio::sync::oneshot::Receiver<Answer> {
+        self.send_with(id, method, args, Map::new())
+    }
+
+    /// The same, with a context.
+    pub fn send_with(
+        &self,
+        id: &str,
+        method: &str,
+        args: Value,
+        context: Map<String, Value>,
+    ) -> tokio::sync::oneshot::Receiver<Answer> {
         let Value::Object(args) = args else {
             panic!("arguments are an object")
         };
@@ -172,7 +213,7 @@ impl Guest {
             method: method.to_owned(),
             version: RpcVersion { major: 1, minor: 0 },
             args,
-            context: Map::new(),
+            context,
             reply: None,
             keep_alive: None,
             deadline: None,
@@ -181,6 +222,7 @@ impl Guest {
     }
 
     /// Statuses reported so far.
+    #[allow(dead_code, reason = "not every test needs it")]
     pub fn statuses(&self) -> Vec<String> {
         let reports = self.reports.lock().unwrap();
         let heartbeats = reports.iter().filter(|cast| cast.method == "heartbeat");

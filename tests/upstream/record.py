@@ -78,6 +78,15 @@ SAMPLES = {
         },
         "replica_source_config": "[mysqld]\nlog_bin = /var/lib/mysql/data/mariadb-bin.log\n",
     },
+    "create_backup": {
+        "backup_info": {
+            "id": "0c2a6c1e-9a7b-4f3d-8b11-6f8b5f0a1d22", "name": "daily", "description": None, "instance_id": "i1",
+            "backup_type": None, "checksum": None, "parent": None, "datastore": "mariadb", "datastore_version": "10.11",
+            "storage_driver": "swift", "swift_container": None, "swift_url": "https://swift.example/v1/AUTH_p1",
+        },
+    },
+    "pre_create_backup": NONE,
+    "post_create_backup": NONE,
     "attach_replica": {"replica_info": REPLICA_INFO, "slave_config": REPLICA_CONFIG, "restart": True},
     "attach_replication_slave": {
         "snapshot": dict(REPLICA_INFO, dataset=DATASET, replication_strategy="MariaDBGTIDReplication"),

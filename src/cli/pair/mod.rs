@@ -8,12 +8,13 @@ mod render;
 #[cfg(test)]
 mod tests;
 
-pub use args::PairCommand;
+pub use args::{PairCommand, TargetArgs};
+pub(super) use guests::{AskError, Guests};
 
 use super::{bus, local, output};
 use crate::config::Sources;
-use args::{OperationArgs, ReachArgs, TargetArgs};
-use guests::{Guests, OverBus, OverSocket};
+use args::{OperationArgs, ReachArgs};
+use guests::{OverBus, OverSocket};
 use operate::Verb;
 use serde_json::Value;
 use std::process::ExitCode;
@@ -59,12 +60,16 @@ async fn operate(verb: Verb, args: OperationArgs, sources: Sources) -> anyhow::R
     }
 }
 
-enum Way {
+/// How a guest is reached.
+pub(super) enum Way {
+    /// Over the bus, by its id.
     Bus(Box<OverBus>, String),
+    /// The one on this machine.
     Socket(OverSocket),
 }
 
-async fn way(target: &TargetArgs, sources: Sources) -> anyhow::Result<Way> {
+/// Finds the way that the command line names.
+pub(super) async fn way(target: &TargetArgs, sources: Sources) -> anyhow::Result<Way> {
     match &target.guest {
         Some(guest) => Ok(Way::Bus(
             Box::new(OverBus::connect(&target.reach, sources, guest).await?),

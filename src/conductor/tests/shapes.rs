@@ -65,6 +65,41 @@ async fn ends_have_upstreams_shape() {
 }
 
 #[tokio::test]
+async fn a_backups_row_has_upstreams_shape_and_only_its_progress_gives_way() {
+    let (mut wanted, context) = recorded("conductor_update_backup");
+    let mut rig = rig(settings(Era::Hibiscus), Phase::New);
+    let row = BackupRow {
+        size: Some(0.25),
+        kind: Some("full"),
+        checksum: wanted["checksum"].as_str(),
+        location: wanted["location"].as_str(),
+        ..BackupRow::new(wanted["backup_id"].as_str().unwrap(), BackupState::Completed)
+    };
+    rig.conductor.update_backup(&context, &row).await;
+    let cast = rig.next().await;
+    wanted["sent"] = cast.args["sent"].clone();
+    wanted["instance_id"] = Value::from(GUEST);
+    wanted.insert("success".to_owned(), Value::from(true));
+    assert_eq!(
+        (cast.method, cast.args, cast.context, cast.collapse),
+        ("update_backup", wanted, context.clone(), None)
+    );
+    let building = BackupRow::new("b1", BackupState::Building);
+    rig.conductor.update_backup(&context, &building).await;
+    assert_eq!(rig.next().await.collapse, None, "the first one is no progress");
+    let progress = BackupRow {
+        details: Some(json!({"percent": 12})),
+        ..building
+    };
+    rig.conductor.update_backup(&context, &progress).await;
+    let cast = rig.next().await;
+    assert!(cast.collapse.is_some() && cast.args["trove_guestagent"]["percent"] == 12);
+    // Nobody asked: nobody has a row.
+    rig.conductor.update_backup(&Map::new(), &progress).await;
+    rig.silence().await;
+}
+
+#[tokio::test]
 async fn failures_have_upstreams_shape() {
     let (wanted, context) = recorded("conductor_notify_exc_info");
     let mut rig = rig(settings(Era::Hibiscus), Phase::New);

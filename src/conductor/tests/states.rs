@@ -25,7 +25,7 @@ fn health() -> impl Strategy<Value = Option<Health>> {
 
 prop_compose! {
     fn view()(phase in phase(), health in health(), counter: u64, waiting in 0..9usize, restart_required: bool, planned: bool) -> View {
-        View { counter, phase, health, operation: None, role_operation: None, waiting, restart_required, planned }
+        View { counter, phase, health, operation: None, role_operation: None, backup_operation: None, waiting, restart_required, planned }
     }
 }
 

@@ -117,6 +117,7 @@ impl Method for GetStatus {
             "reason": reason,
             "operation": view.operation.map(shown),
             "role_operation": view.role_operation.map(shown),
+            "backup_operation": view.backup_operation.map(shown),
             "waiting": view.waiting,
             "restart_required": view.restart_required,
             "unfinished": ctx.journal.depth(),

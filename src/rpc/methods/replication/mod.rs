@@ -8,7 +8,7 @@ mod source;
 
 pub use position::{GetLastTxn, GetLatestTxnId, GetTxnCount, WaitForTxn};
 pub use replica::{AttachReplica, AttachReplicationSlave, DetachReplica};
-pub use seed::{FOLLOW, SEED, Wanted, fits, follow, has_location, seed};
+pub use seed::{FOLLOW, SEED, Stored, Wanted, fits, follow, has_location, restore, seed};
 pub use shapes::WireSource;
 pub use source::{
     BackupRequiredForReplication, CleanupSourceOnReplicaDetach, DemoteReplicationMaster, EnableAsMaster, GetReplicaContext,

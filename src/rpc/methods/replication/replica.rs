@@ -1,6 +1,6 @@
 //! What the control plane asks of a replica.
 
-use super::seed::{self, Wanted};
+use super::seed::{self, Stored, Wanted};
 use super::shapes::WireSource;
 use super::source::is_replicas;
 use crate::conductor::Status;
@@ -72,7 +72,7 @@ impl Method for AttachReplicationSlave {
 }
 
 async fn attach(ctx: &Ctx, op: &Op, info: &WireSource, what: &str) -> Result<(), RpcError> {
-    let wanted = Wanted::read(ctx, info, what)?;
+    let wanted = Wanted::read(ctx, info, what, Stored::No)?;
     seed::fits(ctx, &wanted).await?;
     op.step(BEGIN, seed::begin(ctx, op, &wanted)).await?;
     let limit = op.time_left(FOLLOW_LIMIT, RESERVE);

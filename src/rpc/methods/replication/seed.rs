@@ -1,10 +1,10 @@
 //! A replica's beginning: the source's data, then following it. Shared by `prepare` and `attach_replica`.
 
 use super::shapes::WireSource;
-use crate::host;
 use crate::rpc::copies::Offer;
 use crate::rpc::{Ctx, ErrorClass, Op, RpcError, role};
-use datastore_api::{FollowPlan, Position, Start, chain};
+use crate::{backup, host};
+use datastore_api::{FollowPlan, Position, RestorePlace, RestoredAs, Start, chain};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::time::Duration;
@@ -33,6 +33,17 @@ enum Data {
     Here(Start),
     /// The source streams them.
     Copied(Offer),
+    /// A backup in a store, which is restored before.
+    Stored,
+}
+
+/// Whether the data come from a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// They do.
+    Yes,
+    /// They do not.
+    No,
 }
 
 /// What is asked of a replica, checked.
@@ -52,7 +63,7 @@ pub fn has_location(backup_info: Option<&Value>) -> bool {
 
 impl Wanted {
     /// Checks what a source told of itself. `what` names the argument in errors.
-    pub fn read(ctx: &Ctx, info: &WireSource, what: &str) -> Result<Self, RpcError> {
+    pub fn read(ctx: &Ctx, info: &WireSource, what: &str, stored: Stored) -> Result<Self, RpcError> {
         let replication = ctx.replication("attach_replica")?;
         let (source, login, tls) = (info.endpoint(what)?, info.login(what)?, info.tls(what)?);
         if let Some(theirs) = info
@@ -73,6 +84,7 @@ impl Wanted {
         }
         let extra = info.extra();
         let data = match &info.dataset {
+            _ if stored == Stored::Yes => Data::Stored,
             None => Data::Here(Start::Current),
             Some(dataset) => match (extra.get("clone"), extra.get("from"), &dataset.0.log_executed_gtid_set) {
                 (Some(offer), _, _) => Data::Copied(Offer::read(offer, what)?),
@@ -154,21 +166,32 @@ pub async fn seed(ctx: &Ctx, op: &Op, wanted: &Wanted) -> Result<(), RpcError> {
         ctx.publisher.update(|view| view.planned = false);
         let position = copied?;
         info!(%position, seconds = began.elapsed().as_secs(), "the source's data were copied");
-        let seeded = Seeded {
-            operation: op.id.0.clone(),
-            position,
-        };
-        let fact = serde_json::to_vec(&seeded).expect("texts always encode");
-        // Without it the copy could not be used: the step is done again then.
-        ctx.journal.put(SEEDED, fact).await.map_err(|error| {
-            RpcError::caused(
-                ErrorClass::Trove,
-                "could not record where the copy of the source's data ends",
-                error,
-            )
-        })
+        ends_at(ctx, op, position).await
     })
     .await
+}
+
+/// Records where a copy ends. Without that it could not be used: the step is done again then.
+async fn ends_at(ctx: &Ctx, op: &Op, position: Position) -> Result<(), RpcError> {
+    let seeded = Seeded {
+        operation: op.id.0.clone(),
+        position,
+    };
+    let fact = serde_json::to_vec(&seeded).expect("texts always encode");
+    ctx.journal.put(SEEDED, fact).await.map_err(|error| {
+        RpcError::caused(
+            ErrorClass::Trove,
+            "could not record where the copy of the source's data ends",
+            error,
+        )
+    })
+}
+
+/// Brings a stored backup into an empty guest: one of its own, or the beginning of a replica.
+pub async fn restore(ctx: &Ctx, op: &Op, stored: &backup::Wanted, is_replica: bool) -> Result<(), RpcError> {
+    let as_what = if is_replica { RestoredAs::Closed } else { RestoredAs::Open };
+    let done = ctx.backups.restore(stored, &RestorePlace::Empty, as_what).await?;
+    ends_at(ctx, op, done.restored.position).await
 }
 
 /// Follows the source.
@@ -177,7 +200,7 @@ pub async fn follow(ctx: &Ctx, op: &Op, wanted: &Wanted, limit: Duration) -> Res
         let replication = ctx.replication(op.method)?;
         let start = match &wanted.data {
             Data::Here(start) => start.clone(),
-            Data::Copied(_) => Start::At(seeded(ctx, op).await?),
+            Data::Copied(_) | Data::Stored => Start::At(seeded(ctx, op).await?),
         };
         let plan = FollowPlan {
             start,

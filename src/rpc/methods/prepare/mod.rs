@@ -6,22 +6,25 @@
 //! With a `snapshot` it becomes a replica: before the marker it copies its source's data and follows the source. All it holds comes from
 //! there, so nothing is made in it: what a replica writes by itself its source never has.
 
-use super::replication::{FOLLOW, SEED, Wanted, WireSource, fits, follow, has_location, seed};
+mod contents;
+
+use super::backup::WireRestore;
+use super::replication::{self, FOLLOW, SEED, Stored, Wanted, WireSource, fits, follow, has_location, seed};
 use crate::conductor::Status;
 use crate::instance::Phase;
 use crate::instance::gate::OpKind;
 use crate::journal::Record;
-use crate::pair::{PairSpec, SpecRole};
+use crate::pair::PairSpec;
 use crate::rpc::args::{Arg, Object, optional, required};
 use crate::rpc::method::{Method, Mode};
 use crate::rpc::shapes::{WireDatabase, WireUser};
 use crate::rpc::{Ctx, ErrorClass, Op, RpcError, role};
-use datastore_api::{Change, Database, Datastore, FileMode, Health, PreparePlan, Secret, User};
+use datastore_api::{Change, Datastore, FileMode, Health, PreparePlan, RestorePlace, Secret};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use std::time::Duration;
-use tracing::{error, warn};
+use tracing::error;
 
 /// Name on the wire.
 pub const NAME: &str = "prepare";
@@ -31,9 +34,8 @@ const VOLUME: &str = "volume";
 const CHECK: &str = "check";
 const PAIR: &str = "pair";
 const READY: &str = "ready";
-const DATABASES: &str = "databases";
-const USERS: &str = "users";
-const ROOT: &str = "root";
+/// The driver's step that installs empty data: a restore takes its place.
+const DATA: &str = "data";
 
 /// How long a new replica waits for its source to answer.
 const FOLLOW_LIMIT: Duration = Duration::from_secs(120);
@@ -45,7 +47,7 @@ pub fn steps(datastore: &dyn Datastore) -> Vec<&'static str> {
     [BEGIN, VOLUME, CHECK]
         .into_iter()
         .chain(driver)
-        .chain([READY, DATABASES, USERS, ROOT])
+        .chain([READY, contents::DATABASES, contents::USERS, contents::ROOT])
         .collect()
 }
 
@@ -134,7 +136,7 @@ impl Method for Prepare {
             ctx.conductor.report_now(Status::FailedToSpawn).await;
             return Err(failure);
         }
-        contents(ctx, op, args).await;
+        contents::make(ctx, op, args).await;
         Ok(())
     }
 }
@@ -160,21 +162,29 @@ async fn database(ctx: &Ctx, op: &Op, args: &PrepareArgs) -> Result<(), RpcError
     })
     .await?;
     refuse_unsupported(ctx, args)?;
+    let stored = stored(args)?.map(|stored| stored.wanted(ctx, op)).transpose()?;
     let snapshot = args.snapshot.as_ref();
-    let wanted = snapshot.map(|Object(snapshot)| Wanted::read(ctx, snapshot, "snapshot"));
+    let from = if stored.is_some() { Stored::Yes } else { Stored::No };
+    let wanted = snapshot.map(|Object(snapshot)| Wanted::read(ctx, snapshot, "snapshot", from));
     let wanted = wanted.transpose()?;
     op.step(VOLUME, volume(ctx, args)).await?;
     op.step(CHECK, async {
         if let Some(wanted) = &wanted {
             fits(ctx, wanted).await?;
         }
-        Ok(ctx.datastore.check_plan(&plan).await?)
+        ctx.datastore.check_plan(&plan).await?;
+        if let Some(stored) = &stored {
+            ctx.backups.check(stored, &RestorePlace::Empty).await?;
+        }
+        Ok(())
     })
     .await?;
     for step in ctx.datastore.prepare_steps() {
         op.step(step.0, async {
-            ctx.datastore.prepare_step(*step, &plan).await?;
-            Ok(())
+            match &stored {
+                Some(stored) if step.0 == DATA => replication::restore(ctx, op, stored, wanted.is_some()).await,
+                _ => Ok(ctx.datastore.prepare_step(*step, &plan).await.map(drop)?),
+            }
         })
         .await?;
     }
@@ -210,6 +220,17 @@ async fn database(ctx: &Ctx, op: &Op, args: &PrepareArgs) -> Result<(), RpcError
     Ok(())
 }
 
+/// The backup that is to be restored, if there is one: the row of a replica's snapshot comes along without a place when there is none,
+/// because none was needed.
+fn stored(args: &PrepareArgs) -> Result<Option<WireRestore>, RpcError> {
+    let given = args.backup_info.as_ref().filter(|info| !is_empty(info));
+    match given {
+        None => Ok(None),
+        Some(_) if args.snapshot.is_some() && !has_location(args.backup_info.as_ref()) => Ok(None),
+        Some(info) => WireRestore::read(info).map(Some),
+    }
+}
+
 /// The pair that this guest is to be a member of from the beginning.
 fn pair_of(args: &PrepareArgs) -> Result<Option<PairSpec>, RpcError> {
     let given = args.pair.as_ref().filter(|pair| !pair.is_empty());
@@ -225,84 +246,6 @@ async fn replicates(ctx: &Ctx) -> Result<(), RpcError> {
     let why = status.error.unwrap_or_else(|| "it does not say why".to_owned());
     let text = format!("the database does not replicate after it was prepared: {why}");
     Err(RpcError::new(ErrorClass::Trove, text))
-}
-
-/// What goes into the database: errors are reported and do not fail the instance.
-async fn contents(ctx: &Ctx, op: &Op, mut args: PrepareArgs) {
-    let is_replica =
-        args.snapshot.is_some() || pair_of(&args).is_ok_and(|pair| pair.is_some_and(|pair| pair.role == SpecRole::Replica));
-    if is_replica
-        && (args.databases.take().is_some_and(|list| !list.is_empty()) | args.users.take().is_some_and(|list| !list.is_empty()))
-    {
-        warn!("databases and users were asked for in a replica and were not made: it has its source's");
-    }
-    let accounts = ctx.accounts(NAME);
-    let databases = args.databases.unwrap_or_default();
-    let databases: Vec<Database> = databases.into_iter().map(|Object(database)| database.into()).collect();
-    let users: Vec<User> = args
-        .users
-        .unwrap_or_default()
-        .into_iter()
-        .map(|Object(user)| user.into())
-        .collect();
-    let results = [
-        op.step(DATABASES, async {
-            if !databases.is_empty() {
-                accounts
-                    .as_ref()
-                    .map_err(|_| ctx.not_supported("create_database"))?
-                    .create_databases(&databases)
-                    .await?;
-            }
-            Ok(())
-        })
-        .await,
-        op.step(USERS, async {
-            if !users.is_empty() {
-                accounts
-                    .as_ref()
-                    .map_err(|_| ctx.not_supported("create_user"))?
-                    .create_users(&users)
-                    .await?;
-            }
-            Ok(())
-        })
-        .await,
-        op.step(ROOT, async {
-            if is_replica {
-                if accounts
-                    .as_ref()
-                    .map_err(|_| ctx.not_supported("is_root_enabled"))?
-                    .is_root_enabled()
-                    .await?
-                {
-                    ctx.conductor.report_root(&op.context).await;
-                }
-            } else if let Some(password) = args.root_password {
-                accounts
-                    .as_ref()
-                    .map_err(|_| ctx.not_supported("enable_root"))?
-                    .enable_root(Some(password))
-                    .await?;
-                ctx.conductor.report_root(&op.context).await;
-            }
-            Ok(())
-        })
-        .await,
-    ];
-    if args.modules.is_some_and(|modules| !is_empty(&modules)) {
-        warn!("modules are not supported yet and were not applied");
-    }
-    for failure in results.into_iter().filter_map(Result::err) {
-        let text = failure.chain();
-        warn!(
-            error = text,
-            "the instance is ready, but not all of its contents could be made"
-        );
-        ctx.conductor
-            .notify_exc_info(&op.context, &text, vec![format!("{text}\n")])
-            .await;
-    }
 }
 
 async fn volume(ctx: &Ctx, args: &PrepareArgs) -> Result<(), RpcError> {
@@ -332,16 +275,13 @@ fn refuse_unsupported(ctx: &Ctx, args: &PrepareArgs) -> Result<(), RpcError> {
             "a guest has a pair or a snapshot, not both",
         ));
     }
-    // The row of a replica's snapshot comes along without a place: there is no such backup, and none is needed.
-    let is_row_only = args.snapshot.is_some() && !has_location(args.backup_info.as_ref());
-    let what = if given(&args.backup_info) && !is_row_only {
-        "restore"
-    } else if given(&args.cluster_config) {
-        "cluster"
-    } else {
-        return Ok(());
-    };
-    Err(ctx.not_supported(what))
+    if given(&args.cluster_config) {
+        return Err(ctx.not_supported("cluster"));
+    }
+    match stored(args)? {
+        Some(stored) if stored.is_snapshot() => Err(ctx.not_supported("restore of a volume snapshot")),
+        _ => Ok(()),
+    }
 }
 
 fn is_empty(value: &Value) -> bool {

@@ -1,0 +1,44 @@
+//! The options of backups.
+
+use super::Kind::{Bool, Choice, Int, Path, Seconds, Text};
+use super::{DAY, DEFAULT, NO, OWN, Opt, opt};
+
+/// Upstream's options of the store.
+pub(super) const UPSTREAM: &[Opt] = &[
+    opt(DEFAULT, "backup_swift_container", Text, Some("database_backups")),
+    opt(DEFAULT, "swift_url", Text, None),
+    opt(DEFAULT, "swift_api_insecure", Bool, NO),
+];
+
+/// Ours.
+pub(super) const OURS: &[Opt] = &[
+    opt(OWN, "backup_storage", Text, Some("swift")).help(
+        "Where backups lie when a request names no other place: file:///srv/backups (a folder or an NFS mount), swift, \
+         s3://bucket/prefix, or conductor (sent over the bus).",
+    ),
+    opt(OWN, "backup_format", Choice(&["native", "upstream"]), Some("native"))
+        .help("native is compressed by zstd and may be encrypted; upstream is what upstream's agent restores, and slower."),
+    opt(OWN, "backup_key_file", Path, None).help(
+        "File of keys, a name and a key (64 hex digits, or 32 bytes in Base64) a line: the last one encrypts new backups, all of them open \
+         old ones. Mode 0600. Without it backups are not encrypted.",
+    ),
+    opt(OWN, "backup_second", Choice(&["queue", "refuse"]), Some("queue"))
+        .help("What becomes of a backup that is asked for while one runs."),
+    opt(OWN, "backup_level", Int(1, 19), Some("3")).help("How hard to compress."),
+    opt(OWN, "backup_threads", Int(0, 64), None).help("Threads that compress. Default: as many as there are processors, at most 2."),
+    opt(OWN, "backup_rate", Int(0, 1 << 40), Some("0")).help("Most bytes a second that a backup takes from the database, 0 is no limit."),
+    opt(OWN, "backup_progress", Seconds(0.1, DAY), Some("10"))
+        .help("Seconds between two messages to the conductor that tell how far a backup is."),
+    opt(OWN, "backup_scratch", Path, None)
+        .help("Folder in which backups are restored to verify them. Default: the folder scratch in state_dir."),
+    opt(OWN, "backup_part_mib", Int(1, 1024), Some("8")).help("Least length of the parts in which a backup is sent, MiB."),
+    opt(OWN, "backup_part_limit", Seconds(1.0, DAY), Some("300"))
+        .help("Seconds for which one part, or one other request, is tried again before the backup fails."),
+    opt(OWN, "backup_folder_mounted", Bool, NO)
+        .help("The folder of a file storage must be on another file system than /: a mount that is missing fails the backup."),
+    opt(OWN, "backup_s3_endpoint", Text, None).help("URL of the S3 service. Default: Amazon's of the region."),
+    opt(OWN, "backup_s3_region", Text, Some("us-east-1")).help("Its region."),
+    opt(OWN, "backup_s3_credentials", Path, None)
+        .help("File with the lines access_key = ... and secret_key = ..., mode 0600."),
+    opt(OWN, "backup_s3_ca_file", Path, None).help("PEM file of certificates that are trusted beside the system's."),
+];

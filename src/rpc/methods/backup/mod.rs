@@ -1,0 +1,13 @@
+//! Backups: upstream's methods, and ours.
+
+mod create;
+mod freeze;
+mod list;
+mod restore;
+mod shapes;
+
+pub use create::{CREATE_BACKUP, CancelBackup, CreateBackup, GetBackupStatus};
+pub use freeze::{PostCreateBackup, PreCreateBackup};
+pub use list::ListBackups;
+pub use restore::{RestoreBackup, VerifyBackup};
+pub use shapes::WireRestore;
