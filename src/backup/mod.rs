@@ -18,6 +18,7 @@ mod id;
 mod jobs;
 pub mod keys;
 mod list;
+pub mod log;
 mod manifest;
 pub mod pipeline;
 mod restore;

@@ -63,8 +63,6 @@ pub struct Stretch {
     pub begins_inside: bool,
     /// It ends in the middle of one (which is complete in the file).
     pub ends_inside: bool,
-    /// Nothing comes after it in this file.
-    pub ends_file: bool,
     /// What a reader of it must know of the file's beginning, in the driver's form.
     pub head: String,
 }
@@ -84,7 +82,6 @@ impl Stretch {
             (a, b) => a.or(b),
         };
         self.ends_inside = next.ends_inside;
-        self.ends_file = next.ends_file;
         self
     }
 }
@@ -104,7 +101,7 @@ pub struct LogCursor {
     pub file: String,
     /// The next byte.
     pub offset: u64,
-    /// The last transaction of each domain (and, where the engine keeps it, of each writer) before that byte.
+    /// The last transaction of each domain before that byte.
     pub before: Vec<Mark>,
     /// That byte is in the middle of a transaction.
     pub inside: bool,

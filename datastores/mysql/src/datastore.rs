@@ -9,10 +9,14 @@ use crate::replication::Following;
 use crate::settings::Settings;
 use async_trait::async_trait;
 use datastore_api::{
-    Accounts, Change, Configuration, Datastore, DriverContext, DriverError, DriverInfo, Health, PreparePlan, Replication, Step,
-    StopMode, VolumePaths,
+    Accounts, Change, Configuration, Datastore, DriverContext, DriverError, DriverInfo, Health, Logs, PreparePlan, Replication,
+    Step, StopMode, VolumePaths,
 };
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+/// How long the server keeps binary logs unless it is told otherwise: what its option file says by default.
+const KEPT_SECONDS: u64 = 604_800;
 
 /// One server of the family.
 pub(crate) struct Server {
@@ -28,6 +32,8 @@ pub(crate) struct Server {
     pub(crate) probe: Probe,
     /// Held while a copy of the data is taken, and until nothing is left of it.
     pub(crate) copying: Arc<tokio::sync::Mutex<()>>,
+    /// How long binary logs are kept when nobody needs them longer, in seconds; set aside while they are held.
+    pub(crate) log_seconds: AtomicU64,
 }
 
 impl Server {
@@ -50,6 +56,7 @@ impl Server {
             following: Arc::default(),
             probe: Probe::default(),
             copying: Arc::default(),
+            log_seconds: AtomicU64::new(KEPT_SECONDS),
         })
     }
 }
@@ -117,6 +124,10 @@ impl Datastore for Server {
     }
 
     fn replication(&self) -> Option<&dyn Replication> {
+        Some(self)
+    }
+
+    fn logs(&self) -> Option<&dyn Logs> {
         Some(self)
     }
 }

@@ -5,7 +5,7 @@
 //! Never does: start a process itself, print a secret, put a clear password in a statement.
 //!
 //! ```text
-//! datastore ── lifecycle · health · prepare ── config/ · accounts/ · replication/ · clone/    what the agent asks for
+//! datastore ── lifecycle · health · prepare ── config/ · accounts/ · replication/ · clone/ · log/    what the agent asks for
 //!                      conn · credentials · marker                                            the server, the volume
 //!        flavour · paths · sql · password · errors                                            data and pure functions
 //! ```
@@ -20,6 +20,7 @@ mod errors;
 mod flavour;
 mod health;
 mod lifecycle;
+mod log;
 mod marker;
 mod password;
 mod paths;

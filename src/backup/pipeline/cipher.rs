@@ -15,7 +15,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, U
 use std::io;
 
 /// Bytes a sealed chunk is longer than its text.
-pub(super) const TAG: usize = 16;
+pub(in crate::backup) const TAG: usize = 16;
 
 /// The library's cipher in the form the construction wants.
 struct Cipher(LessSafeKey);
@@ -78,7 +78,7 @@ fn bound_to(id: &BackupId, scheme: Scheme) -> Vec<u8> {
 
 /// The faster cipher on this machine.
 #[must_use]
-pub(super) fn faster() -> Scheme {
+pub(in crate::backup) fn faster() -> Scheme {
     #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
     let has_aes = std::arch::is_x86_feature_detected!("aes");
     #[cfg(target_arch = "aarch64")]
@@ -93,14 +93,14 @@ pub(super) fn faster() -> Scheme {
 }
 
 /// Seals.
-pub(super) struct Sealer {
+pub(in crate::backup) struct Sealer {
     stream: EncryptorBE32<Cipher>,
     aad: Vec<u8>,
     chunk: Vec<u8>,
 }
 
 impl Sealer {
-    pub(super) fn new(id: &BackupId, scheme: Scheme, with: &Derived) -> io::Result<Self> {
+    pub(in crate::backup) fn new(id: &BackupId, scheme: Scheme, with: &Derived) -> io::Result<Self> {
         Ok(Self {
             stream: EncryptorBE32::from_aead(cipher(scheme, with)?, &Array::from(with.prefix)),
             aad: bound_to(id, scheme),
@@ -109,7 +109,7 @@ impl Sealer {
     }
 
     /// Seals what makes whole chunks, and keeps the rest: only what has something behind it is not the last.
-    pub(super) fn push(&mut self, mut text: &[u8], mut out: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    pub(in crate::backup) fn push(&mut self, mut text: &[u8], mut out: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         while !text.is_empty() {
             if self.chunk.len() == CHUNK {
                 self.stream
@@ -126,7 +126,7 @@ impl Sealer {
     }
 
     /// Seals the rest as the last chunk.
-    pub(super) fn finish(mut self, mut out: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    pub(in crate::backup) fn finish(mut self, mut out: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         self.stream
             .encrypt_last_in_place(&self.aad, &mut self.chunk)
             .map_err(|_| io::Error::other("the cipher refused"))?;
@@ -135,7 +135,7 @@ impl Sealer {
 }
 
 /// Opens.
-pub(super) struct Opener {
+pub(in crate::backup) struct Opener {
     stream: DecryptorBE32<Cipher>,
     aad: Vec<u8>,
     chunk: Vec<u8>,
@@ -143,7 +143,7 @@ pub(super) struct Opener {
 }
 
 impl Opener {
-    pub(super) fn new(id: &BackupId, scheme: Scheme, with: &Derived) -> io::Result<Self> {
+    pub(in crate::backup) fn new(id: &BackupId, scheme: Scheme, with: &Derived) -> io::Result<Self> {
         Ok(Self {
             stream: DecryptorBE32::from_aead(cipher(scheme, with)?, &Array::from(with.prefix)),
             aad: bound_to(id, scheme),
@@ -153,7 +153,7 @@ impl Opener {
     }
 
     /// Opens the chunks that have something behind them.
-    pub(super) fn push(&mut self, mut sealed: &[u8], mut out: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    pub(in crate::backup) fn push(&mut self, mut sealed: &[u8], mut out: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         while !sealed.is_empty() {
             if self.chunk.len() == CHUNK + TAG {
                 let opened = self.stream.decrypt_next_in_place(&self.aad, &mut self.chunk);
@@ -170,7 +170,7 @@ impl Opener {
     }
 
     /// Opens the last chunk, which must say that it is.
-    pub(super) fn finish(mut self, mut out: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    pub(in crate::backup) fn finish(mut self, mut out: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         let opened = self.stream.decrypt_last_in_place(&self.aad, &mut self.chunk);
         opened.map_err(|_| broken(self.opened))?;
         out(&self.chunk)

@@ -8,7 +8,7 @@
 //! Each arrow is bounded, so memory is bounded by [`PipelineSettings`] and not by the size of the database, and the slowest stage sets
 //! the pace of all. What computes runs in threads of its own, at low priority.
 
-mod cipher;
+pub(super) mod cipher;
 mod cut;
 mod open;
 mod pack;

@@ -4,7 +4,7 @@
 //! (a position), and one id per domain and server says whose transactions it has ever had (the state of its log).
 
 use crate::errors::invalid;
-use datastore_api::{DriverError, Position};
+use datastore_api::{DriverError, Mark, Position};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -68,6 +68,13 @@ impl Gtids {
             .map(|(domain, (server, sequence))| format!("{domain}-{server}-{sequence}"))
             .collect();
         Position(ids.join(","))
+    }
+
+    /// The last one of each domain.
+    pub fn marks(&self) -> Vec<Mark> {
+        let last = self.last().into_iter();
+        last.map(|(domain, (writer, number))| Mark { domain, writer, number })
+            .collect()
     }
 
     /// How many transactions of `want` are not here. Two different transactions with the last number of a domain count as one missing.

@@ -30,7 +30,7 @@ use datastore_api::{
     Saved,
 };
 pub(crate) use follow::Following;
-use gtid::Gtids;
+pub(crate) use gtid::Gtids;
 use std::path::Path;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
