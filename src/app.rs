@@ -120,6 +120,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         gate: Mutex::new(Gate::new(gate)),
         bus_state: bus.state(),
     });
+    tokio::spawn(backups.clone().ship_log(publisher.subscribe(), cancel.clone()));
     let tasks = TaskTracker::new();
     let dispatcher = Dispatcher::new(ctx.clone(), bus.clone(), tasks.clone());
     if journal.opened_damaged() {

@@ -303,3 +303,46 @@ async fn a_second_backup_is_refused_if_that_is_wanted_and_the_same_one_twice_is_
     assert!(matches!(first.await.unwrap(), Answer::Failure(_)));
     assert_eq!(states(&guest, ID), ["BUILDING", "FAILED"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_crash_cut_off_is_failed_at_the_next_start_and_not_begun_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let builder = || {
+        GuestBuilder::new(dir.path())
+            .option("backup_bytes", "3000000")
+            .option("backup_fault", "hang")
+    };
+    let guest = prepared(builder()).await;
+    let _lost = guest.send_with("a", "create_backup", json!({"backup_info": info(ID)}), context());
+    let _later = guest.send_with("b", "create_backup", json!({"backup_info": info(OTHER)}), context());
+    until("the first runs", || states(&guest, ID) == ["BUILDING"]).await;
+    // What a SIGKILL leaves is the journal; here a copy of it, because this process has the file open.
+    let second = tempfile::tempdir().unwrap();
+    copy(dir.path(), second.path());
+    let again = GuestBuilder::new(second.path())
+        .phase(trove_guestagent::instance::Phase::Ready)
+        .build()
+        .await;
+    again.dispatcher.resume().await.unwrap();
+    until("the first is failed", || states(&again, ID) == ["FAILED"]).await;
+    until("the one that waited is made", || {
+        states(&again, OTHER) == ["BUILDING", "COMPLETED"]
+    })
+    .await;
+    let status = again.call("get_backup_status", json!({"id": ID})).await.unwrap();
+    assert_eq!(status["ended"][0]["error"], "the agent ended while it ran", "{status}");
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap() {
+            kind if kind.is_dir() => {
+                std::fs::create_dir_all(&target).unwrap();
+                copy(&entry.path(), &target);
+            }
+            kind if kind.is_file() => drop(std::fs::copy(entry.path(), target).unwrap()),
+            _ => {}
+        }
+    }
+}

@@ -149,8 +149,11 @@ database_service_uname = mysql
 root = $dir/root
 supervisor = supervised
 data_interface = eth1
+backup_storage = file://$FOLDER/backups
+backup_key_file = $dir/backup.keys
 END
   )
+  backup_key "$1"
 }
 
 # As the taskmanager would: over the bus, encrypted with the guest's key. Arguments from standard input, so that no password

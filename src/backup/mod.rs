@@ -21,8 +21,10 @@ mod list;
 pub mod log;
 mod manifest;
 pub mod pipeline;
+mod point;
 mod restore;
 mod service;
+mod settings;
 mod verify;
 
 pub use chain::{Chain, Link};
@@ -34,5 +36,7 @@ pub use manifest::{
     Compression, Digest, Encryption, Format, Kind, MANIFEST_VERSION, Manifest, ManifestError, Method, Parent, Parts, Scheme,
     Verified,
 };
+pub use point::{Way, moment, shown};
 pub use restore::Done;
-pub use service::{Second, Service, Settings, summary};
+pub use service::{Service, summary};
+pub use settings::{Second, Settings, VerifyPolicy};

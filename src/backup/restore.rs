@@ -2,7 +2,9 @@
 //! everything as it was.
 
 use super::jobs::{Doing, End, Stop, Wanted};
+use super::log;
 use super::pipeline::{self, Opened, Progress, ReadSettings};
+use super::point::{REPLAY, Way};
 use super::service::summary;
 use super::{BackupError, Chain, Link, Manifest, Service};
 use datastore_api::{DriverError, Restore, RestorePlace, Restored, RestoredAs, chain};
@@ -23,7 +25,13 @@ impl Service {
     ///
     /// # Errors
     /// What is wrong, by name. The data are as they were, unless the error says otherwise.
-    pub async fn restore(&self, wanted: &Wanted, place: &RestorePlace, as_what: RestoredAs) -> Result<Done, BackupError> {
+    pub async fn restore(
+        &self,
+        wanted: &Wanted,
+        way: Option<Way>,
+        place: &RestorePlace,
+        as_what: RestoredAs,
+    ) -> Result<Done, BackupError> {
         let doing = match place {
             RestorePlace::Scratch(_) => Doing::Verify,
             RestorePlace::Empty | RestorePlace::Replace => Doing::Restore,
@@ -40,7 +48,7 @@ impl Service {
             None,
             &wanted.place.as_ref().unwrap_or_else(|| self.place()).to_string(),
         );
-        let done = self.bring_back(wanted, place, as_what, &stop, job.progress()).await;
+        let done = self.bring_back(wanted, way, place, as_what, &stop, job.progress()).await;
         let done = done.map_err(|error| match (error, stop.why()) {
             (BackupError::Cancelled, Some(why)) => BackupError::Stopped(why),
             (error, _) => error,
@@ -75,6 +83,7 @@ impl Service {
     async fn bring_back(
         &self,
         wanted: &Wanted,
+        way: Option<Way>,
         place: &RestorePlace,
         as_what: RestoredAs,
         stop: &Stop,
@@ -89,17 +98,20 @@ impl Service {
         fits.await.map_err(BackupError::Engine)?;
         info!(id, links = backups.links.len(), "a restore begins");
         let mut restore = driver.begin_restore(&id, place).await.map_err(BackupError::Engine)?;
-        for link in &backups.links {
-            let unpacked = tokio::select! {
-                () = cancelled.cancelled() => Err(BackupError::Cancelled),
-                unpacked = self.unpack(link, wanted, restore.as_mut(), progress) => unpacked,
-            };
-            if let Err(error) = unpacked {
-                if let Err(left) = restore.abandon().await {
-                    warn!(id, error = chain(&left), "what is left of a restore could not be removed");
+        let filled = tokio::select! {
+            () = cancelled.cancelled() => Err(BackupError::Cancelled),
+            filled = async {
+                for link in &backups.links {
+                    self.unpack(link, wanted, restore.as_mut(), progress).await?;
                 }
-                return Err(error);
+                replay(way, restore.as_mut()).await
+            } => filled,
+        };
+        if let Err(error) = filled {
+            if let Err(left) = restore.abandon().await {
+                warn!(id, error = chain(&left), "what is left of a restore could not be removed");
             }
+            return Err(error);
         }
         let restored = restore.finish(as_what).await.map_err(BackupError::Engine)?;
         info!(id, position = %restored.position, "a restore is done");
@@ -123,6 +135,16 @@ impl Service {
         }
         opened.finish().await.map_err(BackupError::Shared)
     }
+}
+
+/// Goes on from the backup to the wanted moment.
+async fn replay(way: Option<Way>, restore: &mut dyn Restore) -> Result<(), BackupError> {
+    let Some(Way { shelf, plan }) = way else { return Ok(()) };
+    let mut log = log::Replay::new(shelf, &plan);
+    let replayed = restore.replay(&plan.replay_plan(REPLAY), &mut log).await;
+    let replayed = replayed.map_err(BackupError::Engine)?;
+    info!(transactions = replayed.transactions, position = %replayed.position, "the log was replayed");
+    Ok(())
 }
 
 /// What is wrong with the blob explains what its reader says; otherwise the reader is right.

@@ -2,7 +2,9 @@
 
 use super::jobs::{Board, Doing, End, Ended, Entered, Held, Order, Room, Stop, told};
 use super::keys::Keys;
-use super::pipeline::{self, Draft, DriverSource, PipelineSettings, Progress};
+use super::log::LogStatus;
+use super::pipeline::{self, Draft, DriverSource, Progress};
+use super::settings::{Second, Settings};
 use super::{BackupError, BackupId, Chain, Format, Kind, Manifest, Parent};
 use crate::conductor::{BackupRow, BackupState, Conductor};
 use crate::host;
@@ -11,7 +13,6 @@ use crate::storage::{self, Meta, ObjectName, Place, Store};
 use chrono::Utc;
 use datastore_api::{BackupKind, Backups as Driver, Datastore, EngineFacts, chain};
 use serde_json::{Value, json};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -19,41 +20,10 @@ use tracing::{info, warn};
 
 /// How long a backup may take to end when it must give way: its tool is killed, its parts are taken away.
 const GIVE_WAY: Duration = Duration::from_secs(10);
+/// How long a store may take to say that it takes a copy for a replica, which can be had in another way, too.
+const ANSWERS: Duration = Duration::from_secs(5);
 /// Leftovers of broken uploads are removed when they are older.
 const LEFTOVER: Duration = Duration::from_secs(24 * 3600);
-
-/// What to do when a backup is asked for while one runs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Second {
-    /// It waits.
-    #[default]
-    Queue,
-    /// It is refused.
-    Refuse,
-}
-
-/// What the room needs to know. Filled by `config`.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Identity of this guest.
-    pub guest_id: String,
-    /// Mount point of the data volume.
-    pub mount_point: PathBuf,
-    /// Where backups lie.
-    pub storage: storage::Settings,
-    /// How a stream is packed.
-    pub pipeline: PipelineSettings,
-    /// `backup_key_file`.
-    pub key_file: Option<PathBuf>,
-    /// `backup_format`.
-    pub format: Format,
-    /// `backup_second`.
-    pub second: Second,
-    /// How often the control plane hears how far a backup is.
-    pub progress_interval: Duration,
-    /// Folder for scratch servers.
-    pub scratch: PathBuf,
-}
 
 /// The service. One for a guest.
 pub struct Service {
@@ -62,6 +32,7 @@ pub struct Service {
     conductor: Conductor,
     room: Room,
     pub(super) board: Board,
+    pub(super) log: watch::Sender<LogStatus>,
 }
 
 impl Service {
@@ -73,6 +44,7 @@ impl Service {
             conductor,
             room: Room::default(),
             board: Board::load(journal).await,
+            log: watch::Sender::new(LogStatus::default()),
         })
     }
 
@@ -80,6 +52,25 @@ impl Service {
     #[must_use]
     pub fn place(&self) -> &Place {
         &self.settings.storage.place
+    }
+
+    /// Whether replicas are made from a stored backup where the caller names a store (`replica_seed`).
+    #[must_use]
+    pub fn seeds_replicas(&self) -> bool {
+        self.settings.seed_replicas && self.datastore.backups().is_some()
+    }
+
+    /// Whether the store of an order answers now and takes it.
+    ///
+    /// # Errors
+    /// For people: why not.
+    pub async fn reaches(&self, order: &Order) -> Result<(), String> {
+        let checked = async { Ok::<_, BackupError>(self.store(&order.place, &order.access)?.check().await?) };
+        match tokio::time::timeout(ANSWERS, checked).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(chain(&error)),
+            Err(_) => Err(format!("it does not answer within {} s", ANSWERS.as_secs())),
+        }
     }
 
     /// Whether a second backup is refused.

@@ -1,7 +1,7 @@
 //! A backup is proved by restoring it: into a scratch server that nobody else reaches, which answers, checks its tables and compares the
 //! sample. What was found goes into the manifest.
 
-use super::jobs::{Doing, End, Ended, Wanted};
+use super::jobs::{Doing, End, Ended, Order, Wanted};
 use super::{BackupError, Manifest, Service, Verified};
 use crate::storage::{self, Meta, ObjectName};
 use bytes::Bytes;
@@ -23,7 +23,7 @@ impl Service {
         let began = Utc::now();
         let name = wanted.id.as_ref().map_or_else(|| "located".to_owned(), ToString::to_string);
         let place = RestorePlace::Scratch(self.settings.scratch.join(&name));
-        let done = self.restore(wanted, &place, RestoredAs::Closed).await;
+        let done = self.restore(wanted, None, &place, RestoredAs::Closed).await;
         let (manifest, report) = match done {
             Ok(done) => {
                 let Some(scratch) = done.restored.scratch else {
@@ -75,6 +75,33 @@ impl Service {
         };
         self.board.note(ended).await;
         Ok(manifest)
+    }
+
+    /// Verifies a backup that was just made, if the policy says so. Its caller still holds the place. That it is complete stays true
+    /// whatever is found; what is found is in its manifest.
+    pub async fn verify_new(&self, manifest: Manifest, order: &Order) -> Manifest {
+        if !self.settings.verify.takes(&manifest.id) {
+            return manifest;
+        }
+        let wanted = Wanted {
+            id: Some(manifest.id.clone()),
+            location: Some(manifest.location.clone()),
+            checksum: None,
+            place: Some(order.place.clone()),
+            access: order.access.clone(),
+            key: order.key.clone(),
+        };
+        match self.verify(&wanted).await {
+            Ok(verified) => verified,
+            Err(error) => {
+                warn!(
+                    id = manifest.id.as_str(),
+                    error = chain(&error),
+                    "a backup could not be verified"
+                );
+                manifest
+            }
+        }
     }
 
     async fn check_manifest(&self, wanted: &Wanted) -> Result<Manifest, BackupError> {

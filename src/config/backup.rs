@@ -3,8 +3,9 @@
 use super::reader::Reader;
 use super::schema::{DEFAULT, OWN};
 use super::settings::{AgentSettings, DatastoreSettings};
+use crate::backup::log::{self, WhenFull};
 use crate::backup::pipeline::PipelineSettings;
-use crate::backup::{self, Format, Second};
+use crate::backup::{self, Format, Second, VerifyPolicy};
 use crate::storage::{self, Place, S3Settings, SwiftSettings};
 use std::time::Duration;
 
@@ -33,15 +34,38 @@ pub(super) fn build(
         pipeline: pipeline(reader),
         key_file,
         format,
+        verify: match reader.text(OWN, "backup_verify").as_deref() {
+            Some("always") => VerifyPolicy::Always,
+            Some("sampled") => VerifyPolicy::Sampled,
+            _ => VerifyPolicy::Never,
+        },
         second: match reader.text(OWN, "backup_second").as_deref() {
             Some("refuse") => Second::Refuse,
             _ => Second::Queue,
         },
+        log: log(reader),
+        seed_replicas: reader.text(OWN, "replica_seed").as_deref() != Some("direct"),
         progress_interval: reader.seconds(OWN, "backup_progress").unwrap_or(Duration::from_secs(10)),
         scratch: reader
             .path(OWN, "backup_scratch")
             .unwrap_or_else(|| agent.state_dir.join("scratch")),
     }
+}
+
+/// How the log is shipped, if it is.
+fn log(reader: &mut Reader<'_>) -> Option<log::Settings> {
+    let is_on = reader.bool(OWN, "backup_log");
+    let usual = log::Settings::default();
+    let budget: u64 = reader.count(OWN, "backup_log_budget_mib");
+    let when_full = match reader.text(OWN, "backup_log_when_full").as_deref() {
+        Some("keep-log") => WhenFull::KeepLog,
+        _ => WhenFull::DropLog,
+    };
+    is_on.then_some(log::Settings {
+        budget: budget << 20,
+        when_full,
+        ..usual
+    })
 }
 
 fn pipeline(reader: &mut Reader<'_>) -> PipelineSettings {

@@ -127,6 +127,7 @@ impl Dispatcher {
                         .spawn(async move { this.query(entry, built, request, origin).await });
                 }
                 Mode::Change(kind) => {
+                    let kind = (built.kind)(&self.ctx, &request.args).unwrap_or(kind);
                     // The places in the queue and in the journal are taken here, in arrival order; everything else is the
                     // task's own business.
                     let (ticket, before) = (self.turn(kind.lane()).ticket(), self.before(kind));

@@ -57,6 +57,10 @@ pub trait Method: 'static {
     type Args: DeserializeOwned + Send;
     /// Result, as the wire wants it.
     type Reply: Serialize;
+    /// The kind of this very request, where its arguments tell that it is another than [`Method::MODE`] says.
+    fn kind(_ctx: &Ctx, _args: &Map<String, Value>) -> Option<OpKind> {
+        None
+    }
     /// Does it.
     fn run(ctx: &Ctx, op: &Op, args: Self::Args) -> impl Future<Output = Result<Self::Reply, RpcError>> + Send;
 }
@@ -66,6 +70,7 @@ pub trait Method: 'static {
 pub struct NoArgs {}
 
 type Run = for<'a> fn(&'a Ctx, &'a Op, Map<String, Value>) -> BoxFuture<'a, Result<Value, RpcError>>;
+type KindOf = fn(&Ctx, &Map<String, Value>) -> Option<OpKind>;
 type Check = fn(&Map<String, Value>) -> Result<(), RpcError>;
 
 /// A line of the table.
@@ -90,6 +95,7 @@ pub struct Built {
     pub args: &'static [Arg],
     /// Whether its end is notified.
     pub notifies: bool,
+    pub(super) kind: KindOf,
     pub(super) run: Run,
     pub(super) check: Check,
 }
@@ -114,6 +120,7 @@ impl Entry {
             mode: M::MODE,
             args: M::ARGS,
             notifies: M::NOTIFIES,
+            kind: M::kind,
             run: |ctx, op, args| Box::pin(run::<M>(ctx, op, args)),
             check: |args| {
                 args::check_names(M::NAME, M::ARGS, args)?;

@@ -13,8 +13,8 @@ mod users;
 mod volume;
 
 pub use backup::{
-    CREATE_BACKUP, CancelBackup, CreateBackup, GetBackupStatus, ListBackups, PostCreateBackup, PreCreateBackup, RestoreBackup,
-    VerifyBackup,
+    CREATE_BACKUP, CancelBackup, CreateBackup, GetBackupStatus, GetRecoveryWindow, ListBackups, PostCreateBackup,
+    PreCreateBackup, RestoreBackup, VerifyBackup,
 };
 pub use configuration::{ApplyOverrides, ResetConfiguration, UpdateOverrides};
 pub use databases::{CreateDatabase, DeleteDatabase, ListDatabases};

@@ -68,6 +68,10 @@ impl Dispatcher {
                 self.lose(&record, reply, lost.unwrap_or_default()).await?;
                 continue;
             };
+            let kind = match &record.args {
+                Value::Object(args) => (built.kind)(&self.ctx, args).unwrap_or(kind),
+                _ => kind,
+            };
             info!(
                 method = record.method,
                 request_id = record.id.0,

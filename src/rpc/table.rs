@@ -82,6 +82,7 @@ pub static METHODS: &[Entry] = &[
     Entry::of::<GetBackupStatus>(Call, 0).from(Origin::Agent),
     Entry::of::<CancelBackup>(Call, 0).from(Origin::Agent),
     Entry::of::<ListBackups>(Call, 0).from(Origin::Agent),
+    Entry::of::<GetRecoveryWindow>(Call, 0).from(Origin::Agent),
     Entry::of::<RestoreBackup>(Call, 0).from(Origin::Agent),
     Entry::of::<VerifyBackup>(Call, 0).from(Origin::Agent),
 ];

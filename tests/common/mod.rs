@@ -25,6 +25,7 @@ pub struct GuestBuilder {
     dir: PathBuf,
     options: BTreeMap<String, String>,
     second: backup::Second,
+    phase: Phase,
 }
 
 /// The guest.
@@ -43,6 +44,7 @@ impl GuestBuilder {
             dir: dir.to_owned(),
             options: BTreeMap::new(),
             second: backup::Second::Queue,
+            phase: Phase::New,
         }
     }
 
@@ -56,6 +58,13 @@ impl GuestBuilder {
     #[allow(dead_code, reason = "not every test needs it")]
     pub fn second(mut self, second: backup::Second) -> Self {
         self.second = second;
+        self
+    }
+
+    /// The phase it was in before.
+    #[allow(dead_code, reason = "not every test needs it")]
+    pub fn phase(mut self, phase: Phase) -> Self {
+        self.phase = phase;
         self
     }
 
@@ -88,7 +97,7 @@ impl GuestBuilder {
         };
         let datastore = trove_guestagent::registry::open("sim", context).unwrap();
         let journal = Journal::open(&state, None).unwrap();
-        let (publisher, view) = Publisher::new(Phase::New);
+        let (publisher, view) = Publisher::new(self.phase);
         let reports = Arc::new(Mutex::new(Vec::new()));
         let kept = reports.clone();
         let settings = conductor::Settings {
@@ -136,7 +145,10 @@ impl GuestBuilder {
             pipeline: backup::pipeline::PipelineSettings::default(),
             key_file: None,
             format: backup::Format::Native,
+            verify: backup::VerifyPolicy::Always,
             second: self.second,
+            log: None,
+            seed_replicas: true,
             progress_interval: Duration::from_millis(200),
             scratch: state.join("scratch"),
         };
@@ -163,7 +175,7 @@ impl GuestBuilder {
             publisher,
             copies,
             bus_state: tokio::sync::watch::channel(BusState::Down("no broker".to_owned())).1,
-            gate: Mutex::new(Gate::new(Phase::New)),
+            gate: Mutex::new(Gate::new(self.phase)),
         });
         let dispatcher = Dispatcher::new(ctx.clone(), bus, TaskTracker::new());
         Guest {

@@ -12,7 +12,7 @@ It runs as trove-api and trove-taskmanager do: their configuration, their databa
     {"id": 6, "op": "catalogue"}            every method of the client: wire name, kind, version, names of the arguments
     {"id": 8, "op": "pings", "guest": ID, "count": 100, "in_flight": 1}      for the benchmark
     {"id": 9, "op": "task", "task": "promote", "guest": ID}     the taskmanager's own code, see taskmanager.py
-    {"id": 10, "op": "backup", "guest": ID}     a completed backup's row
+    {"id": 10, "op": "backup", "guest": ID, "state": "NEW"}     a backup's row, completed unless said otherwise; answers its id
     {"id": 7, "op": "status", "guest": ID, "status": "RESTARTING"}      what a taskmanager writes beside the conductor
 
 Orders run at the same time; an answer is {"id", "seconds", "result"} or {"id", "seconds", "error": {"class", "text"}}.
@@ -36,7 +36,7 @@ def context(order):
     from trove.common import notification
     from trove.common.context import TroveContext
 
-    ctxt = TroveContext(user_id="u1", project_id="p1", auth_token="token-of-the-user", is_admin=False, roles=["member"])
+    ctxt = TroveContext(user_id="u1", project_id="p1", auth_token=order.get("token", "token-of-the-user"), is_admin=False, roles=["member"])
     if order.get("notification"):
         request = types.SimpleNamespace(remote_addr="203.0.113.7", host="192.0.2.10:8779")
         cls = getattr(notification, order["notification"])

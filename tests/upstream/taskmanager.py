@@ -111,14 +111,16 @@ def run(context, order):
 
 
 def backup(order):
-    """A full backup of the user's own, completed: nothing that is done to replicas may touch it."""
+    """A backup of the user's own. Completed: nothing that is done to replicas may touch it. New: as the API leaves it for the guest."""
     from trove.backup.models import DBBackup
 
     version()
     row = DBBackup.create(
-        name="mine", tenant_id="p1", state="COMPLETED", instance_id=order["guest"], datastore_version_id="v1", deleted=False,
-        location="http://swift.example/v1/AUTH_p1/database_backups/mine.xbstream.gz", backup_type="full", storage_driver="swift",
-        size=1.0,
+        name="mine", tenant_id="p1", state=order.get("state", "COMPLETED"), instance_id=order["guest"], datastore_version_id="v1",
+        deleted=False, storage_driver="swift",
+        **({} if order.get("state") == "NEW" else {
+            "location": "http://swift.example/v1/AUTH_p1/database_backups/mine.xbstream.gz", "backup_type": "full", "size": 1.0,
+        }),
     )
     return row.id
 

@@ -30,8 +30,12 @@ pub enum BackupCommand {
         force: bool,
         #[command(flatten)]
         to: TargetPointArgs,
-        #[command(flatten)]
-        which: WhichArgs,
+        /// Id of the backup. Default with a moment: the one that lies before it.
+        #[arg(value_name = "ID", required_unless_present_any = ["location", "to_time", "to_gtid", "before_gtid", "latest"])]
+        id: Option<String>,
+        /// URL of its blob, as the control plane has it.
+        #[arg(long, value_name = "URL")]
+        location: Option<String>,
         #[command(flatten)]
         common: CommonArgs,
     },
@@ -120,6 +124,9 @@ pub struct TargetPointArgs {
     /// Up to and without this transaction: what came before it.
     #[arg(long, value_name = "GTID")]
     pub before_gtid: Option<String>,
+    /// To the newest transaction there is.
+    #[arg(long)]
+    pub latest: bool,
 }
 
 /// What all take.

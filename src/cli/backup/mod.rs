@@ -54,10 +54,15 @@ impl Question {
             BackupCommand::Restore {
                 force,
                 to,
-                which,
+                id,
+                location,
                 common,
             } => {
+                let which = WhichArgs { id, location };
                 let mut args = one(&which, &common)?;
+                if to.latest {
+                    args["latest"] = json!(true);
+                }
                 args["force"] = json!(force);
                 for (key, value) in [
                     ("to_time", to.to_time),

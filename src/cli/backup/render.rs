@@ -167,17 +167,49 @@ pub fn pruned(answer: &Value) -> String {
     out
 }
 
-/// What can be recovered, and the last jobs.
+fn time(value: &Value) -> String {
+    value.as_u64().map_or_else(|| "-".to_owned(), crate::backup::shown)
+}
+
+/// What can be recovered, and how far the log is.
 pub fn window(answer: &Value) -> String {
     let mut out = String::new();
-    for span in answer["windows"].as_array().into_iter().flatten() {
-        let _ = writeln!(out, "from {}  to {}", text(&span["from"]), text(&span["to"]));
+    let window = &answer["window"];
+    for span in window["spans"].as_array().into_iter().flatten() {
+        let history = if span["is_present"] == true {
+            ""
+        } else {
+            "  (another history)"
+        };
+        let _ = writeln!(out, "from {}  to {}{history}", time(&span["from"]), time(&span["to"]));
+        let _ = writeln!(
+            out,
+            "     {}  to {}",
+            text(&span["from_position"]),
+            text(&span["to_position"])
+        );
     }
-    for gap in answer["gaps"].as_array().into_iter().flatten() {
-        let _ = writeln!(out, "gap: {}", text(gap));
+    for gap in window["gaps"].as_array().into_iter().flatten() {
+        let _ = writeln!(out, "gap  {}: {}", time(&gap["at"]), text(&gap["text"]));
     }
     if out.is_empty() {
         out.push_str("there is nothing to recover from\n");
+    }
+    let log = &answer["log"];
+    match answer["shipped_here"].as_bool() {
+        Some(true) => {
+            let behind = answer["behind_seconds"].as_f64().unwrap_or(0.0);
+            let _ = writeln!(
+                out,
+                "log  {}, {behind:.1} s behind, at {}",
+                text(&log["state"]),
+                text(&log["position"])
+            );
+            if log["error"].is_string() {
+                let _ = writeln!(out, "     {}", text(&log["error"]));
+            }
+        }
+        _ => out.push_str("log  not shipped: backup_log is off\n"),
     }
     out
 }

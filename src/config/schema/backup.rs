@@ -24,6 +24,20 @@ pub(super) const OURS: &[Opt] = &[
     ),
     opt(OWN, "backup_second", Choice(&["queue", "refuse"]), Some("queue"))
         .help("What becomes of a backup that is asked for while one runs."),
+    opt(OWN, "backup_verify", Choice(&["always", "sampled", "never"]), Some("never")).help(
+        "Which backups are restored into a scratch server and checked as soon as they are complete: all, about one in seven, or none. \
+         Needs as much room as the database, and its time.",
+    ),
+    opt(OWN, "replica_seed", Choice(&["stored", "direct"]), Some("stored")).help(
+        "How new replicas get the data when their caller names an object store: from a backup that is stored there, as upstream does, or \
+         straight from their source. Where no store takes it, they always copy straight.",
+    ),
+    opt(OWN, "backup_log", Bool, NO)
+        .help("The server's log is shipped to backup_storage as it is written: recovery to any second, or transaction, since a backup."),
+    opt(OWN, "backup_log_budget_mib", Int(0, 1 << 30), Some("8192"))
+        .help("MiB of log that the server may keep because it is not shipped yet, 0 is no limit."),
+    opt(OWN, "backup_log_when_full", Choice(&["drop-log", "keep-log"]), Some("drop-log"))
+        .help("What happens when that is passed: old log is dropped and recovery has a gap, or the log stays, whatever becomes of the disk."),
     opt(OWN, "backup_level", Int(1, 19), Some("3")).help("How hard to compress."),
     opt(OWN, "backup_threads", Int(0, 64), None).help("Threads that compress. Default: as many as there are processors, at most 2."),
     opt(OWN, "backup_rate", Int(0, 1 << 40), Some("0")).help("Most bytes a second that a backup takes from the database, 0 is no limit."),

@@ -47,7 +47,8 @@ impl Method for CreateBackup {
         let cut_off = op.is_done(BEGIN);
         op.record(BEGIN).await;
         let made = ctx.backups.create(&order, cut_off).await;
-        made.map(|manifest| summary(&manifest)).map_err(|error| failed(error.into()))
+        let manifest = made.map_err(|error| failed(error.into()))?;
+        Ok(summary(&ctx.backups.verify_new(manifest, &order).await))
     }
 }
 

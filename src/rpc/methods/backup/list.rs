@@ -1,5 +1,6 @@
 //! What is in a storage.
 
+use super::restore::guests;
 use super::shapes::{access, place};
 use crate::backup::{BackupId, summary};
 use crate::rpc::args::{Arg, optional};
@@ -10,6 +11,23 @@ use serde_json::{Value, json};
 
 /// `list_backups`: those of this guest, or of all, or only one.
 pub struct ListBackups;
+
+/// `get_recovery_window`: to which moments recovery is possible, and how far the log is shipped.
+pub struct GetRecoveryWindow;
+
+impl Method for GetRecoveryWindow {
+    const NAME: &'static str = "get_recovery_window";
+    const MODE: Mode = Mode::Query;
+    const ARGS: &'static [Arg] = &[optional("storage"), optional("swift_url")];
+    type Args = ListArgs;
+    type Reply = Value;
+
+    async fn run(ctx: &Ctx, op: &Op, args: ListArgs) -> Result<Value, RpcError> {
+        let access = access(ctx, op, args.swift_url.as_deref(), None);
+        let place = place(ctx, None, args.storage.as_deref(), &access)?;
+        Ok(ctx.backups.window(&place, &access, &guests(ctx).await).await?)
+    }
+}
 
 /// Which.
 #[derive(Debug, Deserialize)]

@@ -1,7 +1,8 @@
 //! Bringing a backup back in the place of the data there are, and finding out whether it could be.
 
 use super::shapes::{access, place};
-use crate::backup::{BackupId, Wanted, summary};
+use crate::backup::log::Target;
+use crate::backup::{BackupId, Wanted, moment, summary};
 use crate::conductor::Status;
 use crate::instance::gate::OpKind;
 use crate::rpc::args::{Arg, optional};
@@ -27,6 +28,14 @@ pub struct WhichArgs {
     #[serde(default)]
     force: Option<bool>,
     #[serde(default)]
+    to_time: Option<String>,
+    #[serde(default)]
+    to_gtid: Option<String>,
+    #[serde(default)]
+    before_gtid: Option<String>,
+    #[serde(default)]
+    latest: Option<bool>,
+    #[serde(default)]
     storage: Option<String>,
     #[serde(default)]
     key_id: Option<String>,
@@ -43,13 +52,17 @@ const WHICH: &[Arg] = &[
     optional("key_id"),
     optional("key"),
     optional("force"),
+    optional("to_time"),
+    optional("to_gtid"),
+    optional("before_gtid"),
+    optional("latest"),
 ];
 
 impl WhichArgs {
     fn wanted(&self, ctx: &Ctx, op: &Op) -> Result<Wanted, RpcError> {
         let id: Option<BackupId> = self.id.as_deref().map(str::parse).transpose()?;
         let location = self.location.clone().filter(|location| !location.is_empty());
-        if id.is_none() && location.is_none() {
+        if id.is_none() && location.is_none() && self.target()?.is_none() {
             return Err(RpcError::new(
                 ErrorClass::BadRequest,
                 "neither id nor location of a backup is given",
@@ -72,6 +85,32 @@ impl WhichArgs {
     }
 }
 
+impl WhichArgs {
+    /// The moment that is wanted; `None`: that of the backup.
+    fn target(&self) -> Result<Option<Target>, RpcError> {
+        let mut targets = Vec::new();
+        if let Some(text) = &self.to_time {
+            targets.push(moment(text)?);
+        }
+        targets.extend(self.to_gtid.clone().map(Target::Including));
+        targets.extend(self.before_gtid.clone().map(Target::Before));
+        targets.extend(self.latest.unwrap_or(false).then_some(Target::Latest));
+        if targets.len() > 1 {
+            let text = "to_time, to_gtid, before_gtid and latest exclude each other";
+            return Err(RpcError::new(ErrorClass::BadRequest, text));
+        }
+        Ok(targets.pop())
+    }
+}
+
+/// Whose log belongs to this guest's history: its own, and that of the other one of its pair.
+pub(super) async fn guests(ctx: &Ctx) -> Vec<String> {
+    let mut guests = vec![ctx.settings.guest_id.clone()];
+    let status = ctx.pair.status().await;
+    guests.extend(status["pair"]["peer"]["guest_id"].as_str().map(ToOwned::to_owned));
+    guests
+}
+
 /// `restore_backup`: replaces the data of this guest. They are kept until the restored server answers.
 pub struct RestoreBackup;
 
@@ -86,12 +125,19 @@ impl Method for RestoreBackup {
         if op.is_done(BEGIN) {
             return Err(cut_off(ctx).await);
         }
-        let wanted = args.wanted(ctx, op)?;
+        let (mut wanted, target) = (args.wanted(ctx, op)?, args.target()?);
+        let way = match &target {
+            Some(target) => Some(ctx.backups.way_to(&mut wanted, target, &guests(ctx).await).await?),
+            None => None,
+        };
         may_be_restored(ctx, op, args.force.unwrap_or(false)).await?;
         ctx.backups.check(&wanted, &RestorePlace::Replace).await?;
         op.record(BEGIN).await;
         ctx.publisher.update(|view| view.planned = true);
-        let done = ctx.backups.restore(&wanted, &RestorePlace::Replace, RestoredAs::Open).await;
+        let done = ctx
+            .backups
+            .restore(&wanted, way, &RestorePlace::Replace, RestoredAs::Open)
+            .await;
         ctx.publisher.update(|view| view.planned = false);
         ctx.look().await;
         let done = done?;

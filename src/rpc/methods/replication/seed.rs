@@ -190,7 +190,7 @@ async fn ends_at(ctx: &Ctx, op: &Op, position: Position) -> Result<(), RpcError>
 /// Brings a stored backup into an empty guest: one of its own, or the beginning of a replica.
 pub async fn restore(ctx: &Ctx, op: &Op, stored: &backup::Wanted, is_replica: bool) -> Result<(), RpcError> {
     let as_what = if is_replica { RestoredAs::Closed } else { RestoredAs::Open };
-    let done = ctx.backups.restore(stored, &RestorePlace::Empty, as_what).await?;
+    let done = ctx.backups.restore(stored, None, &RestorePlace::Empty, as_what).await?;
     ends_at(ctx, op, done.restored.position).await
 }
 

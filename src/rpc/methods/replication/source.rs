@@ -5,7 +5,9 @@ use crate::host;
 use crate::instance::gate::OpKind;
 use crate::rpc::args::{Arg, optional, required};
 use crate::rpc::method::{Method, Mode, NoArgs};
+use crate::rpc::methods::backup::{names_store, stored_snapshot};
 use crate::rpc::{Ctx, ErrorClass, Op, RpcError, role};
+use datastore_api::{Position, ReplicaLogin, Replication, SourceEndpoint};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -30,11 +32,13 @@ impl Method for BackupRequiredForReplication {
     }
 }
 
-/// `get_replication_snapshot`: what a new replica needs to copy this guest's data and to follow it.
+/// `get_replication_snapshot`: what a new replica needs to get this guest's data and to follow it.
 ///
-/// No backup is taken: the replica copies straight from here. The caller has made a row for one, and shows that row to people; it is
-/// reported as FAILED, which is true, stops nothing, and lets the caller delete it at its end as it always does. Left alone it could
-/// not be deleted for a day, because it would count as running; COMPLETED would be a backup that does not exist.
+/// Where the caller names an object store that takes it, a full backup is made there, as upstream does; it takes the turn of a backup,
+/// so that a failover does not wait for it. Otherwise the replica copies straight from here. The caller has made a row for a backup and
+/// shows that row to people; it is reported as FAILED then, which is true, stops nothing, and lets the caller delete it at its end as it
+/// always does. Left alone it could not be deleted for a day, because it would count as running; COMPLETED would be a backup that does
+/// not exist.
 pub struct GetReplicationSnapshot;
 
 /// Its arguments.
@@ -53,6 +57,11 @@ impl Method for GetReplicationSnapshot {
     type Args = SnapshotArgs;
     type Reply = Value;
 
+    fn kind(ctx: &Ctx, args: &Map<String, Value>) -> Option<OpKind> {
+        let info = args.get("snapshot_info")?;
+        (ctx.backups.seeds_replicas() && names_store(info)).then_some(OpKind::Backup)
+    }
+
     async fn run(ctx: &Ctx, op: &Op, args: SnapshotArgs) -> Result<Value, RpcError> {
         let replication = ctx.replication(Self::NAME)?;
         let info = args.snapshot_info.unwrap_or_default();
@@ -63,9 +72,16 @@ impl Method for GetReplicationSnapshot {
         let stats = host::filesystem_stats(&ctx.settings.mount_point)
             .await
             .map_err(|error| RpcError::caused(ErrorClass::Guest, "could not tell the size of the data", error))?;
+        let mut extra = role::extra(ctx);
+        if ctx.backups.seeds_replicas()
+            && names_store(&Value::Object(info.clone()))
+            && let Some(position) = stored_snapshot(ctx, op, &info).await?
+        {
+            let login = replication.create_login().await?;
+            return Ok(snapshot(ctx, replication, &endpoint, &login, &position, extra, id, &stats));
+        }
         // Before the login, which is a write.
         let position = replication.position().await?;
-        let mut extra = role::extra(ctx);
         if position.is_zero() && replication.user_databases().await?.is_empty() {
             // Nothing to copy: the log has all there is.
             extra.insert("from".to_owned(), json!(position));
@@ -73,12 +89,26 @@ impl Method for GetReplicationSnapshot {
             extra.insert("clone".to_owned(), ctx.copies.offer(&endpoint.host).await?);
         }
         let login = replication.create_login().await?;
-        let mut answer = shapes::source(&endpoint, &login, &position, extra);
-        answer.insert("replication_strategy".to_owned(), json!(replication.strategy()));
-        answer.insert("dataset".to_owned(), shapes::dataset(&ctx.settings.manager, id, &stats));
         ctx.conductor.backup_failed(&op.context, id).await;
-        Ok(Value::Object(answer))
+        Ok(snapshot(ctx, replication, &endpoint, &login, &position, extra, id, &stats))
     }
+}
+
+#[expect(clippy::too_many_arguments, reason = "they are the fields of one answer")]
+fn snapshot(
+    ctx: &Ctx,
+    replication: &dyn Replication,
+    endpoint: &SourceEndpoint,
+    login: &ReplicaLogin,
+    position: &Position,
+    extra: Map<String, Value>,
+    id: &str,
+    stats: &host::FilesystemStats,
+) -> Value {
+    let mut answer = shapes::source(endpoint, login, position, extra);
+    answer.insert("replication_strategy".to_owned(), json!(replication.strategy()));
+    answer.insert("dataset".to_owned(), shapes::dataset(&ctx.settings.manager, id, stats));
+    Value::Object(answer)
 }
 
 /// `get_replica_context`: what another guest needs to follow this one, with a login of its own.
