@@ -74,7 +74,7 @@ fn an_address_in_use_is_found_and_not_taken() {
     block(async {
         let a = open();
         let quick = ProbeOptions {
-            limit: Duration::from_millis(90),
+            limit: Duration::from_millis(500),
             ..ProbeOptions::default()
         };
         assert_eq!(a.probe(&quick).await.unwrap(), Probe::Free);

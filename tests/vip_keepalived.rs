@@ -236,7 +236,7 @@ async fn the_address_moves_between_two_hosts() {
     let world = World::new();
     let guest = Guest::new(GUEST4, CLIENT4).await;
     let mut settings = guest.settings();
-    settings.hold_limit = Duration::from_millis(1500);
+    settings.hold_limit = Duration::from_secs(4);
     let plane = guest.open(settings).await;
     let mut other = Other::new(&world.there);
     tokio::time::sleep(Duration::from_millis(600)).await;

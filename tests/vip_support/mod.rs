@@ -78,7 +78,7 @@ pub fn alone_by(test: &str, way: &[&str]) -> bool {
 
 /// Waits until `done`, and panics after ten seconds.
 pub fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + Duration::from_secs(30);
     while !done() {
         assert!(Instant::now() < end, "not within ten seconds: {what}");
         thread::sleep(Duration::from_millis(5));

@@ -345,7 +345,7 @@ async fn tools_that_are_killed_are_errors_on_both_sides() {
     let error = of(&source).send_clone(&mut second).await.unwrap_err();
     assert!(error.to_string().contains("being taken") && second.is_empty(), "{error}");
     drop(first);
-    let end = std::time::Instant::now() + Duration::from_secs(10);
+    let end = std::time::Instant::now() + Duration::from_secs(30);
     loop {
         let accounts: Vec<String> = admin
             .query("SELECT User FROM mysql.user WHERE User = 'os_clone'")

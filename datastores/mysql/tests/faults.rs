@@ -101,7 +101,7 @@ async fn a_killed_server_is_crashed_and_comes_back_with_its_data() {
     };
     accounts.create_databases(std::slice::from_ref(&database)).await.unwrap();
     signal(pid(&machine).await, "KILL").await;
-    within("crashed", Duration::from_secs(5), &datastore, |health| {
+    within("crashed", Duration::from_secs(30), &datastore, |health| {
         matches!(health, Health::Crashed { .. })
     })
     .await;
@@ -125,7 +125,7 @@ async fn a_hung_server_costs_each_look_two_seconds_and_one_connection() {
     for _ in 0..4 {
         let start = Instant::now();
         assert_eq!(datastore.health().await, Health::Starting);
-        assert!(start.elapsed() < Duration::from_secs(5));
+        assert!(start.elapsed() < Duration::from_secs(10));
     }
     assert!(
         tokio::runtime::Handle::current().metrics().num_alive_tasks() <= tasks + 1,
@@ -134,7 +134,7 @@ async fn a_hung_server_costs_each_look_two_seconds_and_one_connection() {
     let error = datastore.accounts().unwrap().is_root_enabled().await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Unavailable), "{error}");
     signal(server, "CONT").await;
-    within("healthy", Duration::from_secs(10), &datastore, |health| {
+    within("healthy", Duration::from_secs(30), &datastore, |health| {
         *health == Health::Healthy
     })
     .await;
@@ -167,7 +167,7 @@ async fn a_tenants_lock_does_not_hold_a_change_for_ever() {
     let start = Instant::now();
     let error = accounts.delete_database("busy").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
-    assert!(start.elapsed() < Duration::from_secs(40));
+    assert!(start.elapsed() < Duration::from_secs(60));
     tenant.query_drop("COMMIT").await.unwrap();
     accounts.delete_database("busy").await.unwrap();
 }

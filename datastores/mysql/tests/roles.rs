@@ -210,7 +210,7 @@ async fn a_source_that_refuses_or_is_not_there_is_named_in_time() {
         kind == ErrorKind::Failed && text.contains("1045") && !text.contains("wrong9876"),
         "{text}"
     );
-    assert!(begin.elapsed() < Duration::from_secs(10));
+    assert!(begin.elapsed() < LONG);
     let nobody = FollowPlan {
         source: SourceEndpoint {
             host: "127.0.0.1".into(),
@@ -221,7 +221,7 @@ async fn a_source_that_refuses_or_is_not_there_is_named_in_time() {
     let begin = Instant::now();
     let (kind, text) = told(b.role().follow(&nobody, Duration::from_secs(2)).await);
     assert!(kind == ErrorKind::Timeout && text.contains("127.0.0.1:1"), "{text}");
-    assert!(begin.elapsed() < Duration::from_secs(8));
+    assert!(begin.elapsed() < LONG);
     assert!(
         b.role().status().await.unwrap().read_only,
         "what follows nobody yet is not open either"

@@ -24,8 +24,10 @@ const FIRST_LOOK: Duration = Duration::from_millis(4);
 const EVERY: Duration = Duration::from_millis(15);
 /// After killing the writers, how long the way may still be closed before everybody is ended.
 const LAST: Duration = Duration::from_millis(150);
-/// How long the way may be closed while nobody is seen in it.
-const UNSEEN: Duration = Duration::from_millis(50);
+/// How long, and for how many looks in a row, the way may be closed while nobody is seen in it. The statement itself may only be waiting
+/// for the processor.
+const UNSEEN: Duration = Duration::from_millis(150);
+const UNSEEN_LOOKS: u32 = 6;
 /// How long taking it back may take.
 const UNDO_LIMIT: Duration = Duration::from_secs(2);
 
@@ -63,12 +65,23 @@ impl Server {
 /// The sessions that were ended so far.
 #[derive(Default)]
 struct Ended {
+    /// When the sessions were looked at first: what the server says about transactions is no older, and may be no newer.
+    first_look: Option<Instant>,
+    /// How long after that the last look was.
+    age: Duration,
     idle: HashSet<u64>,
     writers: HashSet<u64>,
     others: HashSet<u64>,
 }
 
 impl Ended {
+    async fn look(&mut self, side: &mut Session) -> Result<Vec<Client>, DriverError> {
+        let now = Instant::now();
+        let clients = sessions::list(side).await?;
+        self.age = now - *self.first_look.get_or_insert(now);
+        Ok(clients)
+    }
+
     /// Ends a session once.
     fn choose(&mut self, client: &Client) -> bool {
         let known = |set: &HashSet<u64>| set.contains(&client.id);
@@ -76,6 +89,8 @@ impl Ended {
             return false;
         }
         match client.doing {
+            // Its transaction may be over: it did something since the first look.
+            Doing::Dawdles if client.lasts < self.age => self.others.insert(client.id),
             Doing::Dawdles => self.idle.insert(client.id),
             Doing::Writes | Doing::Waits => self.writers.insert(client.id),
             Doing::Nothing | Doing::Reads => self.others.insert(client.id),
@@ -139,6 +154,7 @@ async fn set_read_only(
     let setting = main.try_run("block writes", "SET GLOBAL read_only = 1");
     tokio::pin!(setting);
     let mut next = begun + FIRST_LOOK;
+    let (mut unseen_since, mut unseen_looks) = (begun, 0);
     loop {
         tokio::select! {
             biased;
@@ -159,18 +175,22 @@ async fn set_read_only(
         let waited = begun.elapsed();
         let grace_over = waited >= limits.grace;
         let everybody = waited >= limits.grace + LAST;
-        let clients = sessions::list(side).await?;
+        let clients = ended.look(side).await?;
         // Nobody is seen writing: then a lock is held by a session that seems to do nothing.
-        let unseen = !clients
-            .iter()
-            .any(|client| !client.is_agent && matches!(client.doing, Doing::Writes | Doing::Waits));
+        let seen = |client: &Client| matches!(client.doing, Doing::Writes | Doing::Waits | Doing::Dawdles);
+        if clients.iter().any(|client| !client.is_agent && seen(client)) {
+            (unseen_since, unseen_looks) = (Instant::now(), 0);
+        } else {
+            unseen_looks += 1;
+        }
+        let unseen = unseen_looks >= UNSEEN_LOOKS && unseen_since.elapsed() >= UNSEEN;
         let chosen: Vec<u64> = clients
             .iter()
             .filter(|client| !client.is_agent && client.id != u64::from(id))
             .filter(|client| match client.doing {
                 Doing::Dawdles => true,
                 Doing::Writes | Doing::Waits => grace_over,
-                Doing::Nothing => everybody || (unseen && waited >= UNSEEN),
+                Doing::Nothing => everybody || unseen,
                 Doing::Reads => everybody,
             })
             .filter(|client| ended.choose(client))
@@ -185,7 +205,7 @@ async fn set_read_only(
 /// the latter are through. Then the position is final.
 async fn settle(side: &mut Session, end: Instant, ended: &mut Ended) -> Result<super::gtid::Gtids, DriverError> {
     loop {
-        let clients = sessions::list(side).await?;
+        let clients = ended.look(side).await?;
         let chosen: Vec<u64> = clients
             .iter()
             .filter(|client| !client.is_agent)
