@@ -286,6 +286,9 @@ fn unfit(pair: &Pair, spec: &PairSpec) -> Option<&'static str> {
     if pair.memory().reseed {
         return Some("its data are not whole");
     }
+    if spec.durability != Durability::Async && !pair.keeps() {
+        return Some("its database was started anew, and may have lost what it had received and acknowledged");
+    }
     if spec.durability != Durability::Async && lock(&pair.0.lease).degraded {
         return Some("the source acknowledged writes that this replica may not have");
     }

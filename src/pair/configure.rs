@@ -5,7 +5,7 @@ use super::{FailoverMode, Pair, PairError, PairSpec, SpecRole};
 use crate::instance::role::{Role, RoleState};
 use crate::link::PairKey;
 use crate::vip::Vip;
-use datastore_api::chain;
+use datastore_api::{ServerStart, chain};
 use std::time::Duration;
 use tracing::{info, warn};
 
@@ -105,7 +105,7 @@ impl Pair {
         let prepare = async {
             repl.make_source(None).await?;
             repl.ensure_login(&spec.replication).await?;
-            repl.set_start(true, spec.yields()).await?;
+            repl.set_start(ServerStart::closed(spec.acknowledges())).await?;
             Ok::<_, PairError>(())
         };
         report.step("prepare", prepare).await?;
@@ -221,7 +221,7 @@ impl Pair {
                     repl.detach(Duration::from_secs(10)).await?;
                 }
                 repl.set_durability(datastore_api::Durability::Async, true).await?;
-                repl.set_start(false, false).await?;
+                repl.set_start(ServerStart::default()).await?;
             }
             self.wires().uninstall();
             self.0

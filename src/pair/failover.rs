@@ -4,7 +4,7 @@ use super::report::{Report, ReportState};
 use super::talk::{Ask, Fenced, State};
 use super::{Pair, PairError, ms_since};
 use crate::instance::role::{Evidence, Role};
-use datastore_api::{Durability, Position, chain};
+use datastore_api::{Durability, Position, ServerStart, chain};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tracing::{error, warn};
@@ -136,6 +136,10 @@ impl Pair {
                 }
             }
         };
+        if role.role == Role::Detached {
+            // It may have been told to yield, and is to keep from now on what nobody else has.
+            repl.set_start(ServerStart::closed(self.spec()?.acknowledges())).await?;
+        }
         let blocked_since = Instant::now();
         let peer_host = self.spec()?.peer.host;
         self.0.coming.store(next, Ordering::Relaxed);
@@ -149,6 +153,11 @@ impl Pair {
         let applied = report.step("apply", self.end_following(APPLY)).await;
         self.wires().let_replication(peer_host);
         applied?;
+        if evidence != Evidence::Operator && last.is_zero() && self.spec()?.durability != Durability::Async && !self.keeps() {
+            return Err(PairError::Failed(
+                "the database here was started anew meanwhile, and may have lost what it had acknowledged".to_owned(),
+            ));
+        }
         let promote = self.become_source(|role| role.taken_over(next, evidence), "failover", &op, old_mac.as_deref());
         report.step("open", promote).await?;
         report.writes_blocked_ms = Some(ms_since(blocked_since));
@@ -168,6 +177,11 @@ impl Pair {
         }
         let next = role.generation + 1;
         let durability = self.spec()?.durability;
+        if durability != Durability::Async && !other.keeps {
+            return Err(PairError::Refused(
+                "the replica's database was started anew, and may have lost what it had acknowledged".to_owned(),
+            ));
+        }
         if durability != Durability::Async && !self.0.in_sync.load(Ordering::Relaxed) {
             return Err(PairError::Refused(
                 "the replica may not have all that was acknowledged here".to_owned(),
@@ -178,14 +192,21 @@ impl Pair {
             Ok(())
         });
         seen.await?;
-        let _: State = peer
-            .ask(
-                &Ask::TakeOver {
-                    generation: role.generation,
-                },
-                APPLY,
-            )
-            .await?;
+        let ask = Ask::TakeOver {
+            generation: role.generation,
+        };
+        let taken: State = peer.ask(&ask, APPLY).await?;
+        if taken.role == Role::Source && taken.generation == next {
+            // All that anybody was told of is on the other's disk. What is only in the log here would make following from there impossible;
+            // this is in time if the server is not started again yet.
+            let yields = ServerStart {
+                yields: true,
+                ..ServerStart::closed(durability != Durability::Async)
+            };
+            if let Err(failure) = self.replication()?.set_start(yields).await {
+                warn!(error = chain(&failure), "the server will keep what only it has");
+            }
+        }
         Ok(())
     }
 
@@ -205,6 +226,9 @@ impl Pair {
         let now = self.role();
         if now.role != Role::Replica || now.generation != generation || now.highest() != generation {
             return Err(PairError::Refused("the pair changed while this waited".to_owned()));
+        }
+        if self.spec()?.durability != Durability::Async && !self.keeps() {
+            return Err(PairError::Refused("the database here was started anew meanwhile".to_owned()));
         }
         let op = format!("take-over-{}", generation + 1);
         self.failover_in_lane(&op, Some(Evidence::Released)).await?;

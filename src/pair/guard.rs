@@ -180,7 +180,7 @@ impl Guard {
                 if let Err(failure) = &opened {
                     warn!(error = chain(failure), "this source stays closed");
                 }
-                self.tried(opened.is_ok());
+                self.next_try = Instant::now() + AGAIN;
             }
             return;
         }
@@ -249,7 +249,8 @@ impl Guard {
         if let Err(failure) = handed {
             warn!(error = chain(&failure), "the replica does not take over");
         }
-        self.tried(false);
+        // Nobody serves until then.
+        self.next_try = Instant::now() + AGAIN;
     }
 
     /// A source whose writes are closed opens again: only with proof that nobody else has opened.
@@ -343,7 +344,11 @@ impl Guard {
         }
         let role = pair.role();
         let whole = role.role == Role::Replica && !pair.memory().reseed;
-        if whole && (!self.look_due() || pair.follows_well().await) {
+        if whole && !self.look_due() {
+            return;
+        }
+        if whole && pair.follows_well().await {
+            pair.catch_up().await;
             return;
         }
         if role.role == Role::Detached && pair.automatic().is_some() && self.orphaned().await {

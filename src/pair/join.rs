@@ -4,7 +4,7 @@ use super::report::{Progress, Report, ReportState};
 use super::talk::State;
 use super::{Pair, PairError, lock};
 use crate::instance::role::Role;
-use datastore_api::{ErrorKind, FileMode, FollowPlan, Position, SourceEndpoint, Start, chain};
+use datastore_api::{ErrorKind, FileMode, FollowPlan, Position, ServerStart, SourceEndpoint, Start, chain};
 use serde_json::json;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -170,7 +170,7 @@ impl Pair {
                 })
                 .await?;
         }
-        repl.set_start(true, spec.yields()).await?;
+        repl.set_start(ServerStart::closed(spec.acknowledges())).await?;
         let generation = source.generation;
         self.0
             .store

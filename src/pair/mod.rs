@@ -101,6 +101,10 @@ struct Inner {
     lease: Mutex<beat::LeaseState>,
     /// Semi-synchronous replication was in force at the last look.
     in_sync: std::sync::atomic::AtomicBool,
+    /// How often the database was seen not to answer, from 1 on; and that number when the replica last had all that its source had. A
+    /// replica's server forgets at its start what it received and had not applied, though it may have acknowledged it.
+    starts: std::sync::atomic::AtomicU64,
+    caught_up: std::sync::atomic::AtomicU64,
     /// The agent is stopping and has said so.
     away: std::sync::atomic::AtomicBool,
     /// A promotion by silence is being made.
@@ -144,6 +148,8 @@ impl Pair {
             running: Mutex::new(None),
             lease: Mutex::new(beat::LeaseState::default()),
             in_sync: std::sync::atomic::AtomicBool::new(false),
+            starts: std::sync::atomic::AtomicU64::new(1),
+            caught_up: std::sync::atomic::AtomicU64::new(0),
             away: std::sync::atomic::AtomicBool::new(false),
             promoting: std::sync::atomic::AtomicBool::new(false),
             coming: std::sync::atomic::AtomicU64::new(0),
@@ -155,6 +161,7 @@ impl Pair {
             error!(error = datastore_api::chain(&failure), "the data network cannot be used");
         }
         this.listen(strangers);
+        tokio::spawn(worth::count_starts(this.clone()));
         tokio::spawn(guard::run(this.clone()));
         tokio::spawn(beat::run(this.clone()));
         Ok(this)

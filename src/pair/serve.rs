@@ -99,6 +99,7 @@ impl Pair {
             writable: role.writable,
             switch: role.switch,
             healthy: self.healthy(),
+            keeps: self.keeps(),
             position: None,
             received: None,
             log_state: None,

@@ -123,10 +123,10 @@ fn max_behind() -> u64 {
 }
 
 impl PairSpec {
-    /// Whether a crashed source expects its replica to have taken over: then it drops, at its start, what nobody acknowledged.
+    /// Whether a replica tells its source what it has received.
     #[must_use]
-    pub fn yields(&self) -> bool {
-        self.failover == FailoverMode::Automatic && self.durability != Durability::Async
+    pub fn acknowledges(&self) -> bool {
+        self.durability != Durability::Async
     }
 
     /// Everything, secrets included: for the sealed memory only.

@@ -102,6 +102,9 @@ pub struct State {
     pub switch: Option<Switch>,
     /// The database answers.
     pub healthy: bool,
+    /// A replica that has lost nothing of what it acknowledged.
+    #[serde(default)]
+    pub keeps: bool,
     /// Everything its server has; `None` if it does not answer.
     pub position: Option<Position>,
     /// That, and what it received and has not applied yet.

@@ -2,7 +2,7 @@
 
 use super::{Pair, PairError, Plane};
 use crate::instance::role::{Evidence, Role};
-use datastore_api::{BlockLimits, Durability};
+use datastore_api::{BlockLimits, Durability, ServerStart};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -86,7 +86,7 @@ impl Pair {
         let status = repl.status().await?;
         let role = self.role();
         if role.role == Role::Unconfigured {
-            repl.set_start(true, false).await?;
+            repl.set_start(ServerStart::closed(false)).await?;
             let first = self.0.store.change(|memory| {
                 let generation = memory.role.generation.max(1);
                 memory.role = crate::instance::role::RoleState {
@@ -181,7 +181,7 @@ impl Pair {
                 Ok(())
             })
             .await?;
-        self.replication()?.set_start(true, false).await?;
+        self.replication()?.set_start(ServerStart::closed(false)).await?;
         if new_vip { self.rewire().await } else { Ok(()) }
     }
 
@@ -199,7 +199,7 @@ impl Pair {
             return Ok(noted.await?);
         }
         let repl = self.replication()?;
-        repl.set_start(false, false).await?;
+        repl.set_start(ServerStart::default()).await?;
         repl.open_writes().await?;
         self.0
             .store

@@ -1,9 +1,63 @@
 //! What an acknowledged write is worth: the guard switches it on when the replica can do its part, and knows when it is in force.
 
+use super::Pair;
 use super::guard::{ASK, Guard};
 use crate::instance::role::Role;
 use datastore_api::{Durability, chain};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tracing::{info, warn};
+
+/// How often, and how long apart, a replica looks whether it has all that its source had a moment ago.
+const LOOKS: u32 = 5;
+const BETWEEN: Duration = Duration::from_millis(50);
+
+/// Counts how often the database was away.
+pub(super) async fn count_starts(pair: Pair) {
+    let mut view = pair.0.view.clone();
+    while view.changed().await.is_ok() {
+        if !pair.healthy() {
+            pair.0.starts.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Pair {
+    /// Whether this replica still has everything that it told its source to have received.
+    pub(super) fn keeps(&self) -> bool {
+        self.0.starts.load(Ordering::Relaxed) == self.0.caught_up.load(Ordering::Relaxed)
+    }
+
+    /// After a start of the database, or of this agent: a replica that has all that its source has now lacks nothing it had before.
+    pub(super) async fn catch_up(&self) {
+        let start = self.0.starts.load(Ordering::Relaxed);
+        let (Ok(peer), Ok(repl), false) = (self.peer(), self.replication(), self.keeps()) else {
+            return;
+        };
+        if let Ok(spec) = self.spec()
+            && let Err(failure) = repl.set_durability(spec.durability, false).await
+        {
+            warn!(error = chain(&failure), "this replica may not acknowledge what it receives");
+        }
+        let generation = self.role().generation;
+        let Ok(source) = peer.hello(generation, ASK).await else {
+            return;
+        };
+        let (Role::Source, Some(at)) = (source.role, source.position) else {
+            return;
+        };
+        for _ in 0..LOOKS {
+            let Ok(status) = repl.status().await else { return };
+            let has_all = repl.covers(&status.received, &at).unwrap_or(false);
+            if has_all && status.receiving && source.generation == generation {
+                info!("this replica has all that its source has");
+                self.0.caught_up.store(start, Ordering::Relaxed);
+                return;
+            }
+            tokio::time::sleep(BETWEEN).await;
+        }
+    }
+}
 
 impl Guard {
     /// A commit whose acknowledgement was lost with the replica's connection is never asked for again, and nothing is written behind it.

@@ -5,7 +5,7 @@ use super::ctx::Ctx;
 use super::failure::{ErrorClass, RpcError};
 use super::op::Op;
 use crate::pair::{Extra, PairSpec, SpecRole};
-use datastore_api::SourceEndpoint;
+use datastore_api::{ServerStart, SourceEndpoint};
 use serde_json::{Map, Value};
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -56,10 +56,10 @@ pub async fn close(ctx: &Ctx, operation: &str) -> Result<(), RpcError> {
     let replication = ctx.replication(operation)?;
     let was_closed = replication.status().await?.read_only;
     // First: a server that crashes between here and the next step must not come back open.
-    replication.set_start(true, false).await?;
+    replication.set_start(ServerStart::closed(false)).await?;
     let closed = ctx.pair.make_read_only().await;
     if closed.is_err() && !was_closed {
-        replication.set_start(false, false).await?;
+        replication.set_start(ServerStart::default()).await?;
     }
     Ok(closed?)
 }

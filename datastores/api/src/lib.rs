@@ -34,7 +34,7 @@ pub use log::{
 };
 pub use replication::{
     BlockLimits, Blocked, Durability, FollowPlan, Position, ReplicaLogin, ReplicaTls, Replication, ReplicationStatus, Saved,
-    SemiSync, SourceEndpoint, Start,
+    SemiSync, ServerStart, SourceEndpoint, Start,
 };
 pub use secrecy::{ExposeSecret, SecretString as Secret};
 pub use stream::{PipeIn, PipeOut, Pipes, Running};

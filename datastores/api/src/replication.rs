@@ -46,6 +46,30 @@ pub struct ReplicaLogin {
     pub password: Secret,
 }
 
+/// What a server does when it starts by itself. The default is that of a server alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ServerStart {
+    /// It is read-only: a member of a pair.
+    pub closed: bool,
+    /// As a replica it tells its source what it has received.
+    pub acknowledges: bool,
+    /// After a crash it drops what its log has and it had not committed: another server has taken over and has all of it that anybody was
+    /// told of. Without, it keeps whatever is in its log, for its replica may have lost it.
+    pub yields: bool,
+}
+
+impl ServerStart {
+    /// A member of a pair that may have what nobody else has.
+    #[must_use]
+    pub fn closed(acknowledges: bool) -> Self {
+        Self {
+            closed: true,
+            acknowledges,
+            yields: false,
+        }
+    }
+}
+
 /// What an acknowledged write is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -241,9 +265,8 @@ pub trait Replication: Send + Sync {
         Ok(Change::Unchanged)
     }
 
-    /// What the server does when it starts by itself: `closed` = read-only (a member of a pair); `yields` = it expects to find a new
-    /// source after a crash, and drops transactions nobody acknowledged.
-    async fn set_start(&self, closed: bool, yields: bool) -> Result<Change, DriverError>;
+    /// What the server does when it starts by itself.
+    async fn set_start(&self, start: ServerStart) -> Result<Change, DriverError>;
 
     /// Names of the databases that users made: a replica to be must have none.
     async fn user_databases(&self) -> Result<Vec<String>, DriverError>;

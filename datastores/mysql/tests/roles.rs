@@ -6,7 +6,9 @@ mod common;
 #[path = "common/pair.rs"]
 mod pair;
 
-use datastore_api::{Change, ErrorKind, ExposeSecret, FollowPlan, Position, ReplicaLogin, Secret, SourceEndpoint, Start};
+use datastore_api::{
+    Change, ErrorKind, ExposeSecret, FollowPlan, Position, ReplicaLogin, Secret, ServerStart, SourceEndpoint, Start,
+};
 use mysql_async::prelude::Queryable;
 use pair::{LONG, Node, login, plan, told};
 use std::time::{Duration, Instant};
@@ -330,13 +332,16 @@ async fn the_control_planes_options_are_taken_as_far_as_they_go() {
 #[tokio::test]
 async fn a_member_of_a_pair_starts_closed() {
     let a = Node::new().await;
-    assert_eq!(a.role().set_start(true, true).await.unwrap(), Change::Done);
-    assert_eq!(a.role().set_start(true, true).await.unwrap(), Change::Unchanged);
+    assert_eq!(a.role().set_start(ServerStart::closed(true)).await.unwrap(), Change::Done);
+    assert_eq!(
+        a.role().set_start(ServerStart::closed(true)).await.unwrap(),
+        Change::Unchanged
+    );
     a.datastore.configuration().unwrap().write_base(common::CONFIG).await.unwrap();
     a.datastore.restart().await.unwrap();
     assert!(a.role().status().await.unwrap().read_only);
     assert_eq!(a.value::<u8>("SELECT @@rpl_semi_sync_slave_enabled").await, 1);
-    assert_eq!(a.role().set_start(false, false).await.unwrap(), Change::Done);
+    assert_eq!(a.role().set_start(ServerStart::default()).await.unwrap(), Change::Done);
     a.datastore.restart().await.unwrap();
     assert!(!a.role().status().await.unwrap().read_only);
 }

@@ -8,7 +8,7 @@ use crate::state::{Role, State};
 use async_trait::async_trait;
 use datastore_api::{
     BlockLimits, Blocked, Change, DriverError, Durability, ErrorKind, ExposeSecret, FollowPlan, Position, ReplicaLogin,
-    Replication, ReplicationStatus, Saved, Secret, SemiSync, SourceEndpoint, Start,
+    Replication, ReplicationStatus, Saved, Secret, SemiSync, ServerStart, SourceEndpoint, Start,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -245,8 +245,8 @@ impl Replication for Sim {
         self.set_role("set_durability", |role| role.durability = mode).await
     }
 
-    async fn set_start(&self, closed: bool, _yields: bool) -> Result<Change, DriverError> {
-        self.set_role("set_start", |role| role.starts_closed = closed).await
+    async fn set_start(&self, start: ServerStart) -> Result<Change, DriverError> {
+        self.set_role("set_start", |role| role.starts_closed = start.closed).await
     }
 
     async fn user_databases(&self) -> Result<Vec<String>, DriverError> {

@@ -142,7 +142,7 @@ class Episode:
     def judge(self, result):
         pair, mode = self.pair, self.pair.mode
         source = pair.source()
-        allowed = self.fault.loses and mode.durability == "async" or self.fault.double and mode.automatic
+        allowed = self.fault.loses and mode.durability == "async"
         result.lost = self.checker.check_lost(source, allowed)
         result.servers = self.checker.check_writers()
         self.checker.check_equal()

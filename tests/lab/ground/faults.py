@@ -28,8 +28,6 @@ class Fault:
     applies: Callable = lambda mode: True
     # Whether acknowledged writes may be lost in a mode that does not promise more.
     loses: bool = False
-    # Two faults in the same moment: no mode promises the last writes then (docs/pair.md, durability).
-    double: bool = False
 
 
 FAULTS = {}
@@ -265,13 +263,13 @@ def _(ep):
     return lambda: ep.world.link("bk", "m", True)
 
 
-@fault("both databases killed", HEALS, shortest=1.0, double=True)
+@fault("both databases killed", HEALS, shortest=1.0)
 def _(ep):
     ep.source.kill_database()
     ep.replica.kill_database()
 
 
-@fault("both gone and back", HEALS, shortest=1.0, double=True)
+@fault("both gone and back", HEALS, shortest=1.0)
 def _(ep):
     ep.source.power_off()
     ep.replica.power_off()

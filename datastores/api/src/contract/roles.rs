@@ -1,7 +1,7 @@
 //! Replication as far as one server can show it.
 
 use super::{Bench, Outcome, database, is_equal, is_error, words};
-use crate::{BlockLimits, Change, ErrorKind, Position, ReplicaLogin, Replication, Secret};
+use crate::{BlockLimits, Change, ErrorKind, Position, ReplicaLogin, Replication, Secret, ServerStart};
 use std::time::Duration;
 
 const LIMITS: BlockLimits = BlockLimits {
@@ -71,17 +71,21 @@ pub(super) async fn alone(bench: &Bench) -> Outcome {
     is_equal("as a source", role.make_source(None).await.map_err(words)?, Change::Unchanged)?;
     is_equal(
         "start closed",
-        role.set_start(true, false).await.map_err(words)?,
+        role.set_start(ServerStart::closed(false)).await.map_err(words)?,
         Change::Done,
     )?;
     is_equal(
         "start closed again",
-        role.set_start(true, false).await.map_err(words)?,
+        role.set_start(ServerStart::closed(false)).await.map_err(words)?,
         Change::Unchanged,
     )?;
     bench.datastore.restart().await.map_err(words)?;
     is_equal("closed after a start", role.status().await.map_err(words)?.read_only, true)?;
-    is_equal("start open", role.set_start(false, false).await.map_err(words)?, Change::Done)?;
+    is_equal(
+        "start open",
+        role.set_start(ServerStart::default()).await.map_err(words)?,
+        Change::Done,
+    )?;
     role.open_writes().await.map_err(words)?;
     let login = ReplicaLogin {
         user: "follower".into(),

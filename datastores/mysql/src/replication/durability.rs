@@ -4,7 +4,7 @@ use super::sessions::{self, Doing};
 use super::status::look;
 use crate::conn::Session;
 use crate::datastore::Server;
-use datastore_api::{Change, DriverError, Durability};
+use datastore_api::{Change, DriverError, Durability, ServerStart};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
@@ -113,13 +113,15 @@ impl Server {
         Ok(Change::Done)
     }
 
-    pub(super) async fn write_start(&self, closed: bool, yields: bool) -> Result<Change, DriverError> {
+    pub(super) async fn write_start(&self, start: ServerStart) -> Result<Change, DriverError> {
         let mut wanted = crate::config::option_file::Parameters::new();
-        if closed {
+        if start.closed {
             wanted.insert("read_only".to_owned(), "1".to_owned());
         }
-        if yields {
+        if start.yields {
             wanted.insert("init_rpl_role".to_owned(), "SLAVE".to_owned());
+        }
+        if start.acknowledges || start.yields {
             wanted.insert("rpl_semi_sync_slave_enabled".to_owned(), "1".to_owned());
         }
         self.write_role_layer(&wanted).await

@@ -27,7 +27,7 @@ use crate::datastore::Server;
 use async_trait::async_trait;
 use datastore_api::{
     BlockLimits, Blocked, Change, DriverError, Durability, FollowPlan, Position, ReplicaLogin, Replication, ReplicationStatus,
-    Saved,
+    Saved, ServerStart,
 };
 pub(crate) use follow::Following;
 pub(crate) use gtid::Gtids;
@@ -121,8 +121,8 @@ impl Replication for Server {
         self.end_stuck_commits().await
     }
 
-    async fn set_start(&self, closed: bool, yields: bool) -> Result<Change, DriverError> {
-        self.write_start(closed, yields).await
+    async fn set_start(&self, start: ServerStart) -> Result<Change, DriverError> {
+        self.write_start(start).await
     }
 
     async fn user_databases(&self) -> Result<Vec<String>, DriverError> {

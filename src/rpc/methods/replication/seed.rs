@@ -4,7 +4,7 @@ use super::shapes::WireSource;
 use crate::rpc::copies::Offer;
 use crate::rpc::{Ctx, ErrorClass, Op, RpcError, role};
 use crate::{backup, host};
-use datastore_api::{FollowPlan, Position, RestorePlace, RestoredAs, Start, chain};
+use datastore_api::{FollowPlan, Position, RestorePlace, RestoredAs, ServerStart, Start, chain};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::time::Duration;
@@ -207,7 +207,7 @@ pub async fn follow(ctx: &Ctx, op: &Op, wanted: &Wanted, limit: Duration) -> Res
             ..wanted.plan.clone()
         };
         // A server that restarts must not come back open.
-        replication.set_start(true, false).await?;
+        replication.set_start(ServerStart::closed(false)).await?;
         if let Err(error) = ctx.journal.put(LOGIN, plan.login.user.clone().into_bytes()).await {
             warn!(error = chain(&error), "could not record the name of the replica's login");
         }
