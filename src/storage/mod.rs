@@ -20,6 +20,8 @@ mod file;
 mod name;
 mod parts;
 mod retry;
+#[cfg(feature = "s3")]
+mod s3;
 mod settings;
 mod types;
 
@@ -140,7 +142,11 @@ pub trait Upload: Send + Sync {
 pub type Open = fn(&Settings, &Place, &Access) -> Result<Arc<dyn Store>, StorageError>;
 
 /// The kinds of stores: scheme and how it is opened.
-pub const STORES: &[(&str, Open)] = &[("file", file::open)];
+pub const STORES: &[(&str, Open)] = &[
+    ("file", file::open),
+    #[cfg(feature = "s3")]
+    ("s3", s3::open),
+];
 
 /// Opens the store of `backup_storage`.
 ///

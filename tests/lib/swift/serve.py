@@ -96,6 +96,8 @@ use = egg:swift#bulk
 use = egg:swift#s3api
 location = us-east-1
 dns_compliant_bucket_names = false
+# Small parts, so that objects of many parts are quickly sent.
+min_segment_size = 1
 
 [filter:tempauth]
 use = egg:swift#tempauth
