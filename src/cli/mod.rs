@@ -26,6 +26,10 @@ use std::process::ExitCode;
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    // Not a command for people, and nothing that could fail may come before it.
+    if let Some(code) = crate::host::guard(std::env::args_os()) {
+        return code;
+    }
     let matches = Cli::command().get_matches();
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,

@@ -170,6 +170,9 @@ impl Group {
         }
         let mut child = command.spawn()?;
         let pid = child.id().ok_or_else(|| io::Error::other("ended before it was seen"))?;
+        if cmd.gives_way {
+            process::make_nice(pid);
+        }
         match Watched::open(pid) {
             Ok(leader) => Ok(Self { child, leader }),
             Err(error) => {

@@ -137,6 +137,25 @@ pub(super) fn remove(path: &Path) -> io::Result<Change> {
     }
 }
 
+/// Gives a file or folder another name, for good when this returns; nothing may have that name.
+pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    let (old, new) = (folder_of(from)?, folder_of(to)?);
+    rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, to, rustix::fs::RenameFlags::NOREPLACE)
+        .map_err(|error| at("rename", from)(error.into()))?;
+    sync_folder(new)?;
+    if old == new { Ok(()) } else { sync_folder(old) }
+}
+
+/// Removes a folder with everything in it.
+pub(super) fn remove_tree(path: &Path) -> io::Result<Change> {
+    clear_dir(path)?;
+    match fs::remove_dir(path) {
+        Ok(()) => sync_folder(folder_of(path)?).map(|()| Change::Done),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Change::Unchanged),
+        Err(error) => Err(at("remove", path)(error)),
+    }
+}
+
 /// Makes a folder with its parents; mode and owner are set on the last one, also if it was there.
 pub(super) fn make_dir(path: &Path, mode: &FileMode) -> io::Result<Change> {
     let owner = ids(mode.owner.as_ref())?;

@@ -4,6 +4,7 @@
 //! the machine's figures.
 //! Uses: nothing of ours but the driver API's types. Never does: know a datastore, or why something is wanted.
 
+mod dead_man;
 mod error;
 mod exec;
 mod figures;
@@ -14,13 +15,15 @@ mod stream;
 mod users;
 mod volume;
 
+pub use dead_man::guard;
 pub use error::HostError;
 pub use figures::{FilesystemStats, Hardware, ProcessFigures, filesystem_stats, gigabytes, hardware, process_figures};
 pub use volume::{Content, Filesystem, FsType, VolumeSettings, Volumes};
 
 use async_trait::async_trait;
 use datastore_api::{
-    Change, Cmd, ExecError, FileMode, Host, Output, Owner, Pipes, Running, ServiceError, ServiceId, ServiceSpec, ServiceState,
+    Change, Cmd, DeadMan, ExecError, FileMode, Host, Output, Owner, Pipes, Running, ServiceError, ServiceId, ServiceSpec,
+    ServiceState,
 };
 use orphans::Mark;
 use service::Supervised;
@@ -198,6 +201,20 @@ impl Host for Machine {
     async fn clear_dir(&self, path: &Path) -> io::Result<Change> {
         let path = path.to_path_buf();
         blocking(move || files::clear_dir(&path)).await
+    }
+
+    async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (from, to) = (from.to_path_buf(), to.to_path_buf());
+        blocking(move || files::rename(&from, &to)).await
+    }
+
+    async fn remove_tree(&self, path: &Path) -> io::Result<Change> {
+        let path = path.to_path_buf();
+        blocking(move || files::remove_tree(&path)).await
+    }
+
+    async fn dead_man(&self, cmd: Cmd, limit: Duration) -> Result<DeadMan, ExecError> {
+        dead_man::start(&cmd, limit)
     }
 
     async fn read_tail(&self, path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {

@@ -4,7 +4,7 @@
 //! It fits engines of three kinds: a tool that streams pages (MariaDB, MySQL), a base backup whose log is replayed (PostgreSQL), a
 //! copy that the server makes of itself (MySQL CLONE). What an engine's numbers mean only the engine's driver knows.
 
-use crate::{Change, DriverError, ErrorKind, LogSource, Position, ReplayPlan, Replayed};
+use crate::{Change, DriverError, ErrorKind, LogSource, Position, ReplayPlan, Replayed, Step};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -62,6 +62,9 @@ pub struct EngineFacts {
     pub stream_bytes: u64,
     /// Identity of the server among its replicas.
     pub server_id: u32,
+    /// Identity of its data: another after they were replaced (restored, copied from a source). Only a backup of the same data can be
+    /// built upon. Empty: unknown.
+    pub lineage: String,
     /// Tables that did not change while the backup was taken, and what was in them.
     pub sample: Vec<TableSample>,
 }
@@ -156,6 +159,10 @@ pub trait Backups: Send + Sync {
 
     /// Ending of an object that holds the plain stream, without the dot (`xbstream`).
     fn extension(&self) -> &'static str;
+
+    /// The step of a preparation that a restore to [`RestorePlace::Empty`] stands in for: those before it are done first, then the
+    /// restore, then it and the others, which find their work done.
+    fn restore_step(&self) -> Step;
 
     /// What a backup taken now would be of: engine, strategy, versions, size, server id, position. Cheap. `Unavailable` if the server
     /// does not run, `NotSupported` if it cannot be backed up.

@@ -1,6 +1,6 @@
 //! What a driver may ask of the machine. The agent's `host` room implements it; tests have a fake.
 
-use crate::{Change, Pipes, Running, Secret};
+use crate::{Change, DeadMan, Pipes, Running, Secret};
 use async_trait::async_trait;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -31,6 +31,8 @@ pub struct Cmd {
     /// After this the whole process group is killed and the answer is [`ExecError::Deadline`]. For [`Host::spawn`]: after this time
     /// without a byte that moved, [`ExecError::Stalled`].
     pub deadline: Duration,
+    /// Whether everybody else goes first, to the processor and to the disk.
+    pub gives_way: bool,
 }
 
 impl Cmd {
@@ -43,6 +45,7 @@ impl Cmd {
             stdin: None,
             user: None,
             deadline: Duration::from_secs(30),
+            gives_way: false,
         }
     }
 
@@ -64,6 +67,13 @@ impl Cmd {
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// Lets everybody else go first.
+    #[must_use]
+    pub fn give_way(mut self) -> Self {
+        self.gives_way = true;
         self
     }
 }
@@ -236,6 +246,16 @@ pub trait Host: Send + Sync {
     /// Removes everything inside a folder and keeps the folder (symbolic links are not followed, other file systems not entered).
     /// An empty or missing folder is `Unchanged`.
     async fn clear_dir(&self, path: &Path) -> io::Result<Change>;
+
+    /// Gives a file or folder another name on the same file system, for good when this returns. Nothing may have that name.
+    async fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a folder with everything in it, as [`Host::clear_dir`] does; a missing one is `Unchanged`.
+    async fn remove_tree(&self, path: &Path) -> io::Result<Change>;
+
+    /// Starts a guardian, a process of its own: it runs `cmd` as soon as what is answered is fired or dropped, when `limit` has passed,
+    /// or when this process is gone, whatever comes first; once. It needs neither memory of ours nor a file it can write.
+    async fn dead_man(&self, cmd: Cmd, limit: Duration) -> Result<DeadMan, ExecError>;
 
     /// The last bytes of a file, at most `limit`; `None` if it is not there.
     async fn read_tail(&self, path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>>;

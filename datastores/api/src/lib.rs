@@ -37,7 +37,7 @@ pub use replication::{
     SemiSync, ServerStart, SourceEndpoint, Start,
 };
 pub use secrecy::{ExposeSecret, SecretString as Secret};
-pub use stream::{PipeIn, PipeOut, Pipes, Running};
+pub use stream::{DeadMan, PipeIn, PipeOut, Pipes, Running};
 
 /// Whether a verb acted. Every verb may be repeated (requests are redelivered after a crash), and says what it did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

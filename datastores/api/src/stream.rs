@@ -76,3 +76,48 @@ impl fmt::Debug for Running {
             .finish_non_exhaustive()
     }
 }
+
+/// A guardian that waits ([`crate::Host::dead_man`]). Dropped, it does its work.
+pub struct DeadMan {
+    /// Dropped: the guardian's sign.
+    sign: Option<PipeIn>,
+    end: tokio::task::JoinHandle<Result<Output, ExecError>>,
+}
+
+impl DeadMan {
+    /// For hosts: the guardian acts when `sign` is dropped, and `end` resolves when it has.
+    pub fn new(sign: PipeIn, end: impl Future<Output = Result<Output, ExecError>> + Send + 'static) -> Self {
+        Self {
+            sign: Some(sign),
+            end: tokio::spawn(end),
+        }
+    }
+
+    /// Whether it has acted already.
+    #[must_use]
+    pub fn has_acted(&self) -> bool {
+        self.end.is_finished()
+    }
+
+    /// Lets it act now and answers how its command went. Once: afterwards it has acted.
+    ///
+    /// # Errors
+    /// [`ExecError`] of the command.
+    pub async fn fire(&mut self) -> Result<Output, ExecError> {
+        drop(self.sign.take());
+        (&mut self.end).await.unwrap_or_else(|error| {
+            Err(ExecError::Start {
+                program: "guardian".into(),
+                source: std::io::Error::other(error),
+            })
+        })
+    }
+}
+
+impl fmt::Debug for DeadMan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeadMan")
+            .field("has_acted", &self.has_acted())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,5 +1,6 @@
 //! One server: its parts, and the trait the agent sees.
 
+use crate::backup::Hold;
 use crate::conn::{Pool, Sql};
 use crate::credentials::Credentials;
 use crate::flavour::Flavour;
@@ -7,33 +8,44 @@ use crate::health::Probe;
 use crate::paths::Layout;
 use crate::replication::Following;
 use crate::settings::Settings;
+use crate::tool::Widened;
 use async_trait::async_trait;
 use datastore_api::{
-    Accounts, Change, Configuration, Datastore, DriverContext, DriverError, DriverInfo, Health, Logs, PreparePlan, Replication,
-    Step, StopMode, VolumePaths,
+    Accounts, Backups, Change, Configuration, Datastore, DriverContext, DriverError, DriverInfo, Health, Logs, PreparePlan,
+    Replication, Step, StopMode, VolumePaths,
 };
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use tokio::sync::Mutex;
 
 /// How long the server keeps binary logs unless it is told otherwise: what its option file says by default.
 const KEPT_SECONDS: u64 = 604_800;
 
-/// One server of the family.
+/// One server of the family. Clones are handles of the same.
+#[derive(Clone)]
 pub(crate) struct Server {
     pub(crate) context: DriverContext,
     pub(crate) flavour: &'static Flavour,
     pub(crate) settings: Settings,
     pub(crate) layout: Layout,
     pub(crate) credentials: Arc<Credentials>,
-    pub(crate) sql: Sql,
+    pub(crate) sql: Arc<Sql>,
     /// Sessions for changes of role.
     pub(crate) role: Arc<Sql>,
     pub(crate) following: Arc<Following>,
-    pub(crate) probe: Probe,
+    pub(crate) probe: Arc<Probe>,
     /// Held while a copy of the data is taken, and until nothing is left of it.
-    pub(crate) copying: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) copying: Arc<Mutex<()>>,
     /// How long binary logs are kept when nobody needs them longer, in seconds; set aside while they are held.
-    pub(crate) log_seconds: AtomicU64,
+    pub(crate) log_seconds: Arc<AtomicU64>,
+    /// The same for a backup.
+    pub(crate) backing_up: Arc<Mutex<()>>,
+    /// Held while a backup is restored here.
+    pub(crate) restoring: Arc<Mutex<()>>,
+    /// Size of the redo log while the tool runs.
+    pub(crate) redo_log: Arc<Mutex<Widened>>,
+    /// The frozen volume, while it is.
+    pub(crate) frozen: Arc<Mutex<Option<Hold>>>,
 }
 
 impl Server {
@@ -43,7 +55,7 @@ impl Server {
         let layout = Layout::new(&context)?;
         let credentials = Arc::new(Credentials::new(Arc::clone(&context.host), &layout.secrets));
         let sessions = |setup, pool| Sql::new(&layout.socket, setup, Arc::clone(&credentials), pool);
-        let sql = sessions(flavour.session_setup, Pool::EVERYDAY);
+        let sql = Arc::new(sessions(flavour.session_setup, Pool::EVERYDAY));
         let role = Arc::new(sessions(flavour.role_setup, Pool::ROLE));
         Ok(Self {
             context,
@@ -54,9 +66,13 @@ impl Server {
             sql,
             role,
             following: Arc::default(),
-            probe: Probe::default(),
+            probe: Arc::default(),
             copying: Arc::default(),
-            log_seconds: AtomicU64::new(KEPT_SECONDS),
+            log_seconds: Arc::new(AtomicU64::new(KEPT_SECONDS)),
+            backing_up: Arc::default(),
+            restoring: Arc::default(),
+            redo_log: Arc::default(),
+            frozen: Arc::default(),
         })
     }
 }
@@ -128,6 +144,10 @@ impl Datastore for Server {
     }
 
     fn logs(&self) -> Option<&dyn Logs> {
+        Some(self)
+    }
+
+    fn backups(&self) -> Option<&dyn Backups> {
         Some(self)
     }
 }

@@ -5,6 +5,8 @@ use datastore_api::DriverInfo;
 
 /// Writes a file system to its disk.
 pub(crate) const SYNC: &str = "/usr/bin/sync";
+/// Freezes and thaws a file system.
+pub(crate) const FSFREEZE: &str = "/usr/sbin/fsfreeze";
 
 /// One server of the family.
 #[derive(Debug)]
@@ -24,6 +26,10 @@ pub(crate) struct Flavour {
     pub bootstrap_args: &'static [&'static str],
     /// The program that copies a running server's data, and makes a copy whole.
     pub backup_tool: &'static str,
+    /// Upstream's word for how that program makes a backup.
+    pub backup_strategy: &'static str,
+    /// The words for ways to make a backup that can be restored.
+    pub restores: &'static [&'static str],
     /// The program that unpacks what that one streams.
     pub unpack_tool: &'static str,
     /// The program that turns binary logs into statements.
@@ -96,6 +102,8 @@ pub(crate) static MARIADB: Flavour = Flavour {
         "--loose-innodb-buffer-pool-dump-at-shutdown=0",
     ],
     backup_tool: "/usr/bin/mariadb-backup",
+    backup_strategy: "mariabackup",
+    restores: &["mariabackup", ""],
     unpack_tool: "/usr/bin/mbstream",
     log_tool: "/usr/bin/mariadb-binlog",
     service: "trove-mariadb",
@@ -109,7 +117,7 @@ pub(crate) static MARIADB: Flavour = Flavour {
     users: "(SELECT User AS user, Host AS host, JSON_VALUE(Priv, '$.plugin') AS plugin, \
             JSON_VALUE(Priv, '$.authentication_string') AS hash \
             FROM mysql.global_priv WHERE JSON_VALUE(Priv, '$.is_role') IS NULL) AS users",
-    reserved_users: &["os_admin", "os_clone", "root", "mariadb.sys", "PUBLIC"],
+    reserved_users: &["os_admin", "os_clone", "os_backup", "root", "mariadb.sys", "PUBLIC"],
     reserved_databases: &[
         "information_schema",
         "mysql",

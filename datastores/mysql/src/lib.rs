@@ -5,12 +5,13 @@
 //! Never does: start a process itself, print a secret, put a clear password in a statement.
 //!
 //! ```text
-//! datastore ── lifecycle · health · prepare ── config/ · accounts/ · replication/ · clone/ · log/    what the agent asks for
-//!                      conn · credentials · marker                                            the server, the volume
-//!        flavour · paths · sql · password · errors                                            data and pure functions
+//! datastore ── lifecycle · health · prepare ── config/ · accounts/ · replication/ · clone/ · backup/ · log/    what the agent asks for
+//!                      conn · credentials · marker · tool/                                              the server, the volume
+//!        flavour · paths · sql · password · errors                                                      data and pure functions
 //! ```
 
 mod accounts;
+mod backup;
 mod clone;
 mod config;
 mod conn;
@@ -28,6 +29,7 @@ mod prepare;
 mod replication;
 mod settings;
 mod sql;
+mod tool;
 
 use datastore_api::{Datastore, DriverContext, DriverEntry, DriverError, ErrorKind};
 use std::sync::Arc;

@@ -3,8 +3,9 @@
 use crate::datastore::Server;
 use crate::errors;
 use crate::marker::Progress;
-use datastore_api::{Change, DriverError, ErrorKind, FileMode, Owner, ServiceId, ServiceSpec, ServiceState};
+use datastore_api::{Change, Cmd, DriverError, ErrorKind, FileMode, Owner, ServiceId, ServiceSpec, ServiceState};
 use mysql_async::Conn;
+use std::path::Path;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -70,18 +71,16 @@ impl Server {
     /// Starts the server and waits until it answers. `Failed` with the end of its log as soon as it has died, `Timeout` at the limit,
     /// `WrongData` if its data are an unfinished copy of another server's.
     pub(crate) async fn start_server(&self) -> Result<Change, DriverError> {
-        if self
-            .marker()
-            .await?
-            .is_some_and(|marker| marker.progress == Progress::Replacing)
-        {
-            let text = format!(
-                "{} holds an unfinished copy of another server's data and cannot be started: a copy must be received again",
-                self.layout.data.display()
-            );
-            return Err(DriverError::new(ErrorKind::WrongData, text));
-        }
-        self.launch(&[]).await
+        self.take_back().await?;
+        let unfinished = match self.marker().await?.map(|marker| marker.progress) {
+            Some(Progress::Replacing) => {
+                "an unfinished copy of another server's data and cannot be started: a copy must be received again"
+            }
+            Some(Progress::Restoring) => "an unfinished restore and cannot be started: the backup must be restored again",
+            _ => return self.launch(&[]).await,
+        };
+        let text = format!("{} holds {unfinished}", self.layout.data.display());
+        Err(DriverError::new(ErrorKind::WrongData, text))
     }
 
     /// Makes the next start of the running server an ordinary one.
@@ -175,6 +174,35 @@ impl Server {
         self.forget_probe();
         let stopped = self.context.host.stop_service(&self.service(), limit).await;
         stopped.map_err(|error| errors::service("stop the server", error))
+    }
+
+    /// Free bytes where `path` is, or will be.
+    pub(crate) async fn free_space(&self, path: &Path) -> Result<u64, DriverError> {
+        let mut place = path;
+        loop {
+            match (self.context.host.free_space(place).await, place.parent()) {
+                (Ok(free), _) => return Ok(free),
+                (Err(error), Some(parent)) if error.kind() == std::io::ErrorKind::NotFound => place = parent,
+                (Err(error), _) => return Err(errors::file("look at the free space of", path, error)),
+            }
+        }
+    }
+
+    /// The version of the installed server; empty if it does not tell.
+    pub(crate) async fn installed_version(&self) -> Result<Vec<u32>, DriverError> {
+        let doing = format!("ask {} for its version", self.flavour.server);
+        let asked = Cmd::new(self.flavour.server)
+            .arg("--no-defaults")
+            .arg("--version")
+            .deadline(Duration::from_secs(10));
+        let output = self
+            .context
+            .host
+            .run(asked)
+            .await
+            .map_err(|error| errors::program(&doing, error))?;
+        let installed = String::from_utf8_lossy(&output.stdout);
+        Ok(crate::prepare::numbers(installed.split("Ver ").nth(1).unwrap_or(&installed)).unwrap_or_default())
     }
 
     /// The end of the error log; empty if it cannot be read.

@@ -3,6 +3,8 @@
 //!
 //! ```text
 //! (none) ── begin ──► Begun ── before the installer ──► Filling ── after it ──► Filled ── verified ──► (none)
+//! Begun ── a backup is unpacked ──► Restoring ── it is whole ──► Restored ── verified ──► (none)
+//! (none) ── restored data are put in place ──► Exchanging ── they have answered, or the old ones are back ──► (none)
 //! (none) ── before the old data are thrown away ──► Replacing ── the copy has been started and has answered ──► (none)
 //! ```
 
@@ -21,14 +23,23 @@ pub(crate) enum Progress {
     Filled,
     /// A copy of another server comes in, or was cut off: the data are neither the old nor the new.
     Replacing,
+    /// A backup is unpacked into the data directory of a new guest, or that was cut off: what is in it is ours and worthless.
+    Restoring,
+    /// Complete, out of a backup.
+    Restored,
+    /// The data are being exchanged for restored ones. The old ones are the good ones, wherever they lie.
+    Exchanging,
 }
 
 impl Progress {
-    const ALL: [(Progress, &'static str); 4] = [
+    const ALL: [(Progress, &'static str); 7] = [
         (Self::Begun, "begun"),
         (Self::Filling, "filling"),
         (Self::Filled, "filled"),
         (Self::Replacing, "replacing"),
+        (Self::Restoring, "restoring"),
+        (Self::Restored, "restored"),
+        (Self::Exchanging, "exchanging"),
     ];
 
     fn word(self) -> &'static str {
@@ -76,8 +87,11 @@ impl Server {
         Ok(bytes.map(|bytes| Marker::parse(&String::from_utf8_lossy(&bytes)).unwrap_or_else(foreign)))
     }
 
-    /// Writes the marker of this instance.
+    /// Writes the marker of this instance. The data become others: what they were is forgotten first.
     pub(crate) async fn mark(&self, progress: Progress) -> Result<Change, DriverError> {
+        let lineage = &self.layout.lineage;
+        let removed = self.context.host.remove(lineage).await;
+        removed.map_err(|error| errors::file("remove", lineage, error))?;
         let path = &self.layout.marker;
         let text = format!("{} {}\n", progress.word(), self.context.instance_id);
         let mode = FileMode {

@@ -37,6 +37,10 @@ pub(crate) struct Layout {
     pub replica_tls: PathBuf,
     /// Says that a preparation is under way, and how far it is.
     pub marker: PathBuf,
+    /// Identity of the data: see the facts of a backup.
+    pub lineage: PathBuf,
+    /// Folder beside the data where a restore grows.
+    pub restore: PathBuf,
 }
 
 impl Layout {
@@ -61,6 +65,8 @@ impl Layout {
             data: mount.join("data"),
             replica_tls: mount.join("replica-tls"),
             marker: secrets.join("preparing"),
+            lineage: secrets.join("lineage"),
+            restore: mount.join("restore"),
             secrets,
         };
         for path in [&layout.base, &layout.data] {

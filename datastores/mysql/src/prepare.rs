@@ -54,35 +54,6 @@ impl Server {
         Ok(())
     }
 
-    /// Free bytes where `path` is, or will be.
-    pub(crate) async fn free_space(&self, path: &Path) -> Result<u64, DriverError> {
-        let mut place = path;
-        loop {
-            match (self.context.host.free_space(place).await, place.parent()) {
-                (Ok(free), _) => return Ok(free),
-                (Err(error), Some(parent)) if error.kind() == std::io::ErrorKind::NotFound => place = parent,
-                (Err(error), _) => return Err(errors::file("look at the free space of", path, error)),
-            }
-        }
-    }
-
-    /// The version of the installed server; empty if it does not tell.
-    pub(crate) async fn installed_version(&self) -> Result<Vec<u32>, DriverError> {
-        let doing = format!("ask {} for its version", self.flavour.server);
-        let asked = Cmd::new(self.flavour.server)
-            .arg("--no-defaults")
-            .arg("--version")
-            .deadline(Duration::from_secs(10));
-        let output = self
-            .context
-            .host
-            .run(asked)
-            .await
-            .map_err(|error| errors::program(&doing, error))?;
-        let installed = String::from_utf8_lossy(&output.stdout);
-        Ok(numbers(installed.split("Ver ").nth(1).unwrap_or(&installed)).unwrap_or_default())
-    }
-
     async fn check_version(&self, wanted: Option<&str>) -> Result<(), DriverError> {
         let installed = self.installed_version().await?;
         match wanted.and_then(numbers) {
@@ -101,7 +72,7 @@ impl Server {
     }
 
     /// `WrongData` names what is in the data directory if that is not this very preparation's.
-    async fn check_data_dir(&self) -> Result<Progress, DriverError> {
+    pub(crate) async fn check_data_dir(&self) -> Result<Progress, DriverError> {
         if let Some(marker) = self.marker().await? {
             if marker.instance == self.context.instance_id {
                 return Ok(marker.progress);
@@ -195,8 +166,13 @@ impl Server {
 
     async fn prepare_data(&self) -> Result<Change, DriverError> {
         match self.check_data_dir().await? {
-            Progress::Filled => return Ok(Change::Unchanged),
+            Progress::Filled | Progress::Restored => return Ok(Change::Unchanged),
             Progress::Begun => {}
+            Progress::Restoring | Progress::Exchanging => {
+                // Never an empty server where a backup was to come.
+                let text = "the restore into this data directory was not finished: the backup must be restored again";
+                return Err(DriverError::new(ErrorKind::WrongData, text));
+            }
             Progress::Filling | Progress::Replacing => {
                 self.wait_for_orphans().await?;
                 let data = &self.layout.data;
@@ -351,7 +327,12 @@ impl Server {
             self.flavour.users
         );
         let open: Vec<(String, String)> = session.rows("look for open accounts", query, ()).await?;
-        if let Some((user, host)) = open.first() {
+        // Who may log in to restored data is their owner's affair.
+        let is_restored = self
+            .marker()
+            .await?
+            .is_some_and(|marker| marker.progress == Progress::Restored);
+        if let Some((user, host)) = open.first().filter(|_| !is_restored) {
             return Err(DriverError::new(
                 ErrorKind::Failed,
                 format!("the new server has an open account '{user}'@'{host}'"),

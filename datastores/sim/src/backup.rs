@@ -9,7 +9,7 @@ use crate::state::State;
 use async_trait::async_trait;
 use datastore_api::{
     BackupKind, Backups, Change, CheckReport, DriverError, EngineFacts, ErrorKind, Frozen, Position, Restore, RestorePlace,
-    Restored, RestoredAs, ScratchServer, TableSample,
+    Restored, RestoredAs, ScratchServer, Step, TableSample,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -51,6 +51,7 @@ fn facts(state: &State, from: u64, filler: u64, server_id: u16) -> EngineFacts {
         to_lsn: Some(state.role.position.to_string()),
         data_bytes: filler,
         server_id: u32::from(server_id),
+        lineage: state.instance.clone(),
         sample: sample(state),
         ..EngineFacts::default()
     }
@@ -93,6 +94,10 @@ impl Backups for Sim {
 
     fn extension(&self) -> &'static str {
         "sim"
+    }
+
+    fn restore_step(&self) -> Step {
+        Step("data")
     }
 
     async fn describe(&self) -> Result<EngineFacts, DriverError> {

@@ -18,6 +18,17 @@ use tokio::time::timeout;
 /// How long a process may take to vanish after it was killed; one stuck in the kernel takes longer.
 const LAST_BREATH: Duration = Duration::from_secs(10);
 
+/// How much a program that gives way does so. The kernel derives its place at the disk from this, too.
+const NICE: i32 = 10;
+
+/// Lets everybody else go first. A program that was just started has one thread, of which the others inherit it.
+pub(in crate::host) fn make_nice(pid: u32) {
+    let set = number(pid).map(|pid| rustix::process::setpriority_process(Some(pid), NICE));
+    if let Some(Err(error)) = set {
+        tracing::warn!(pid, %error, "a program that should give way does not");
+    }
+}
+
 /// A process held by its descriptor: the number may be given to another process, the descriptor not.
 pub(in crate::host) struct Watched {
     pid: u32,

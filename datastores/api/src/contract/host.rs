@@ -1,7 +1,7 @@
 //! A small machine for tests: runs programs and keeps one process per service, without restarting it when it dies.
 
 use crate::{
-    Change, Cmd, ExecError, ExposeSecret, FileMode, Host, Output, Owner, PipeIn, PipeOut, Pipes, Running, ServiceError,
+    Change, Cmd, DeadMan, ExecError, ExposeSecret, FileMode, Host, Output, Owner, PipeIn, PipeOut, Pipes, Running, ServiceError,
     ServiceId, ServiceSpec, ServiceState,
 };
 use async_trait::async_trait;
@@ -13,7 +13,7 @@ use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use std::{fs, io};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use tokio::sync::watch;
 
@@ -238,6 +238,38 @@ impl Host for TestHost {
             change = Change::Done;
         }
         Ok(change)
+    }
+
+    async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    async fn remove_tree(&self, path: &Path) -> io::Result<Change> {
+        Ok(found(fs::remove_dir_all(path))?.map_or(Change::Unchanged, |()| Change::Done))
+    }
+
+    /// `xargs` runs a command at the end of its input; the limit is only ours.
+    async fn dead_man(&self, cmd: Cmd, limit: Duration) -> Result<DeadMan, ExecError> {
+        let program = cmd.program.clone();
+        let start = |source| ExecError::Start {
+            program: program.clone(),
+            source,
+        };
+        let args: Vec<String> = [program.display().to_string()].into_iter().chain(cmd.args).collect();
+        let mut command = command(Path::new("/usr/bin/xargs"), &args, None).map_err(start)?;
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = piped.spawn().map_err(start)?;
+        let (near, mut far) = tokio::io::duplex(1);
+        let pipe = child.stdin.take();
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(limit, far.read_u8()).await;
+            drop(pipe);
+        });
+        let end = async move {
+            let ended = child.wait_with_output().await;
+            judged(program.clone(), ended.map_err(|source| ExecError::Start { program, source })?)
+        };
+        Ok(DeadMan::new(Box::new(near), end))
     }
 
     async fn read_tail(&self, path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {

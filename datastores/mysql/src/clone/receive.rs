@@ -1,37 +1,19 @@
 //! Receiving: this server's data are thrown away and replaced. From the mark on they are nobody's until the new server has answered.
 
 use super::header::{self, Header};
-use super::{BUFFER, IDLE, tool};
 use crate::datastore::Server;
 use crate::errors;
-use crate::flavour::SYNC;
 use crate::marker::Progress;
-use datastore_api::{Change, Cmd, DriverError, ErrorKind, FileMode, Owner, Pipes, Position, Secret};
+use crate::tool::xbstream::MAGIC;
+use crate::tool::{BUFFER, IDLE, fill};
+use datastore_api::{Change, DriverError, ErrorKind, FileMode, Owner, Position};
 use std::path::Path;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::time::timeout;
 
-/// What each part of the tool's own stream begins with.
-const CHUNK: &[u8] = b"XBSTCK01";
 /// How long the old server may take to stop: its data are worth nothing any more.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
-/// Limit of a program that reads or writes all of the data once.
-const LONG: Duration = Duration::from_secs(6 * 3600);
-/// Limit of a program with little to do.
-const SHORT: Duration = Duration::from_secs(300);
-/// Memory for applying the redo log. The server, which has more, is stopped.
-const MEMORY: &str = "256M";
-/// Files of the tool in the copy.
-const TOOLS_FILES: [&str; 6] = [
-    "backup-my.cnf",
-    "xtrabackup_info",
-    "xtrabackup_checkpoints",
-    "xtrabackup_binlog_info",
-    "xtrabackup_binlog_pos_innodb",
-    "xtrabackup_slave_info",
-];
-
 type Source<'a> = BufReader<&'a mut (dyn AsyncRead + Send + Unpin)>;
 
 impl Server {
@@ -42,16 +24,16 @@ impl Server {
         let header = read_header(&mut from).await?;
         self.check_fits(&header).await?;
         self.throw_away(&header).await?;
-        self.unpack(&mut from).await?;
-        let position = self.check_unpacked().await?;
-        self.apply_redo_log().await?;
-        for name in TOOLS_FILES {
-            let path = self.layout.data.join(name);
-            let removed = self.context.host.remove(&path).await;
-            removed.map_err(|error| errors::file("remove", &path, error))?;
-        }
-        self.set_own_accounts().await?;
-        self.sync_data().await?;
+        let data = &self.layout.data;
+        let found = self.unpack_buffered(data, &mut from, false).await?;
+        let position = found.notes.binlog().map(|(_, _, position)| position).ok_or_else(|| {
+            let text = "the copy is not complete: it does not say at which position it is";
+            DriverError::new(ErrorKind::Failed, text)
+        })?;
+        self.apply(data, None, false).await?;
+        self.remove_tools_files(data).await?;
+        self.set_own_accounts(data).await?;
+        self.sync_disk_of(data).await?;
         self.start_copy(&position).await?;
         self.unmark().await?;
         tracing::info!(%position, "data were replaced by a copy of the source's");
@@ -118,114 +100,8 @@ impl Server {
         self.check_space(header, 0).await
     }
 
-    async fn unpack(&self, from: &mut Source<'_>) -> Result<(), DriverError> {
-        let doing = "unpack the copy";
-        let cmd = Cmd::new(self.flavour.unpack_tool)
-            .arg("--extract")
-            .arg(format!("--directory={}", self.layout.data.display()))
-            .user(self.context.service_user.clone())
-            .deadline(IDLE);
-        let spawned = self.context.host.spawn(cmd, Pipes::Stdin).await;
-        let mut running = spawned.map_err(tool::failed(doing))?;
-        let mut input = running.stdin.take().expect("its standard input was asked for");
-        loop {
-            let bytes = fill(from).await?;
-            if bytes.is_empty() {
-                break;
-            }
-            let n = bytes.len();
-            if let Err(error) = input.write_all(bytes).await {
-                // The tool has ended and knows better why.
-                drop(input);
-                let ended = running.wait().await.map_err(tool::failed(doing));
-                return ended.and(Err(DriverError::caused(
-                    ErrorKind::Failed,
-                    format!("could not {doing}"),
-                    error,
-                )));
-            }
-            from.consume(n);
-        }
-        drop(input);
-        let ended = running.wait().await.map(drop);
-        ended.map_err(tool::failed("unpack the end of the copy, which may have been cut off"))
-    }
-
-    /// `Failed` unless what the tool writes last is there. Answers the position of the copy.
-    async fn check_unpacked(&self) -> Result<Position, DriverError> {
-        let is_whole = self.checkpoints().await?.contains("backup_type = full-backuped")
-            && self.tools_file("xtrabackup_info").await?.contains("binlog_pos");
-        let log = self.tools_file("xtrabackup_binlog_info").await?;
-        if !is_whole || log.is_empty() {
-            let text = "the copy is not complete: what its sender writes last is missing";
-            return Err(DriverError::new(ErrorKind::Failed, text));
-        }
-        let gtids: Vec<&str> = log.split('\t').nth(2).unwrap_or_default().split_whitespace().collect();
-        Ok(Position(gtids.concat()))
-    }
-
-    async fn checkpoints(&self) -> Result<String, DriverError> {
-        self.tools_file("xtrabackup_checkpoints").await
-    }
-
-    /// The text of one of the tool's files; empty if it is not there.
-    async fn tools_file(&self, name: &str) -> Result<String, DriverError> {
-        let path = self.layout.data.join(name);
-        let read = self.context.host.read_tail(&path, 64 << 10).await;
-        let bytes = read.map_err(|error| errors::file("read", &path, error))?;
-        Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
-    }
-
-    async fn apply_redo_log(&self) -> Result<(), DriverError> {
-        let data = &self.layout.data;
-        let cmd = Cmd::new(self.flavour.backup_tool)
-            .arg(format!("--defaults-file={}", data.join("backup-my.cnf").display()))
-            .arg("--prepare")
-            .arg(format!("--target-dir={}", data.display()))
-            .arg(format!("--use-memory={MEMORY}"))
-            .user(self.context.service_user.clone())
-            .deadline(LONG);
-        let doing = "apply the redo log to the copy";
-        let output = self.context.host.run(cmd).await.map_err(tool::failed(doing))?;
-        tool::check_completed(&output.stderr_tail)?;
-        if self.checkpoints().await?.contains("backup_type = log-applied") {
-            return Ok(());
-        }
-        let text = "the redo log was not applied to the copy, whatever the backup tool says";
-        Err(DriverError::new(ErrorKind::Failed, text))
-    }
-
-    /// The accounts of this instance instead of the source's, before the server listens.
-    async fn set_own_accounts(&self) -> Result<(), DriverError> {
-        let mut statements = vec!["FLUSH PRIVILEGES".to_owned()];
-        statements.extend(self.own_account_statements().await?);
-        statements.push(tool::drop_statement());
-        statements.push("FLUSH PRIVILEGES".to_owned());
-        let text: String = statements.into_iter().map(|statement| statement + ";\n").collect();
-        let mut cmd = Cmd::new(self.flavour.server)
-            .arg(format!("--defaults-file={}", self.layout.base.display()))
-            .arg(format!("--datadir={}", self.layout.data.display()))
-            .arg("--bootstrap")
-            .user(self.context.service_user.clone())
-            .deadline(SHORT);
-        cmd.args
-            .extend(self.flavour.bootstrap_args.iter().map(|arg| (*arg).to_owned()));
-        cmd.stdin = Some(Secret::from(text));
-        let done = self.context.host.run(cmd).await;
-        done.map(drop).map_err(tool::failed("set the agent's accounts in the copy"))
-    }
-
-    async fn sync_data(&self) -> Result<(), DriverError> {
-        let data = self.layout.data.display().to_string();
-        let cmd = Cmd::new(SYNC).arg("--file-system").arg(data).deadline(LONG);
-        let synced = self.context.host.run(cmd).await;
-        synced
-            .map(drop)
-            .map_err(|error| errors::program("write the data directory to its disk", error))
-    }
-
     /// Starts it, closed for writes, and makes it forget what it was as the source: whom it followed, and the source's own log.
-    async fn start_copy(&self, position: &Position) -> Result<Change, DriverError> {
+    pub(crate) async fn start_copy(&self, position: &Position) -> Result<Change, DriverError> {
         self.launch(&["--read-only=1", "--skip-slave-start"]).await?;
         let mut session = self.role.session().await?;
         for statement in ["STOP ALL SLAVES", "RESET SLAVE ALL", "RESET MASTER"] {
@@ -268,19 +144,11 @@ async fn read_header(from: &mut Source<'_>) -> Result<Header, DriverError> {
     if first.is_empty() {
         return Err(cut_off("nothing came after its first line".to_owned()));
     }
-    if !first.iter().zip(CHUNK).all(|(byte, wanted)| byte == wanted) {
+    if !first.iter().zip(MAGIC).all(|(byte, wanted)| byte == wanted) {
         let text = "what was received does not go on like a copy of a server";
         return Err(DriverError::new(ErrorKind::Invalid, text));
     }
     Ok(header)
-}
-
-/// The next bytes; none at the end.
-async fn fill<'s>(from: &'s mut Source<'_>) -> Result<&'s [u8], DriverError> {
-    match timeout(IDLE, from.fill_buf()).await {
-        Ok(filled) => filled.map_err(|error| DriverError::caused(ErrorKind::Unavailable, "the copy was cut off", error)),
-        Err(_) => Err(silent()),
-    }
 }
 
 fn cut_off(what: String) -> DriverError {

@@ -114,6 +114,15 @@ impl Server {
         self.write_layer(ROLE_LAYER, parameters).await
     }
 
+    /// Whether the role says that the server starts read-only.
+    pub(crate) async fn starts_closed(&self) -> Result<bool, DriverError> {
+        let path = self.layer(ROLE_LAYER);
+        let read = self.context.host.read(&path).await;
+        let bytes = read.map_err(|error| errors::file("read", &path, error))?.unwrap_or_default();
+        let parameters = option_file::parse(&String::from_utf8_lossy(&bytes));
+        Ok(parameters.get("read_only").is_some_and(|value| value == "1"))
+    }
+
     /// What the server must have whatever the base and the user say: where its data, socket and logs are, and that it can become a
     /// source or a replica without a restart.
     pub(crate) async fn write_system_layer(&self) -> Result<Change, DriverError> {

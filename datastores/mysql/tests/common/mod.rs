@@ -1,6 +1,7 @@
 //! A guest of its own for a test: folders, port, and the control plane's configuration.
 #![allow(clippy::unwrap_used, reason = "support code of tests")]
 
+pub mod backups;
 pub mod copies;
 
 use datastore_api::contract::TestHost;
