@@ -107,6 +107,8 @@ struct Inner {
     caught_up: std::sync::atomic::AtomicU64,
     /// The agent is stopping and has said so.
     away: std::sync::atomic::AtomicBool,
+    /// A probe for the address that was begun before it is needed.
+    early: Mutex<Option<upstream::EarlyProbe>>,
     /// A promotion by silence is being made.
     promoting: std::sync::atomic::AtomicBool,
     /// The generation that a failover is about to begin; 0 if none.
@@ -151,6 +153,7 @@ impl Pair {
             starts: std::sync::atomic::AtomicU64::new(1),
             caught_up: std::sync::atomic::AtomicU64::new(0),
             away: std::sync::atomic::AtomicBool::new(false),
+            early: Mutex::new(None),
             promoting: std::sync::atomic::AtomicBool::new(false),
             coming: std::sync::atomic::AtomicU64::new(0),
             cancel,

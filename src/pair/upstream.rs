@@ -1,16 +1,23 @@
 //! What the control plane's own calls do to role and address, for guests it knows only by upstream's sequence.
 
-use super::{Pair, PairError, Plane};
+use super::{Pair, PairError, Plane, lock};
 use crate::instance::role::{Evidence, Role};
 use datastore_api::{BlockLimits, Durability, ServerStart};
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
 
 /// Longest time a read-only call may block writes before it goes back.
 const BLOCK: Duration = Duration::from_secs(5);
 const GRACE: Duration = Duration::from_millis(500);
 /// How long a foreign holder of the address is listened for. Clients are waiting.
 const PROBE: Duration = Duration::from_millis(120);
+
+/// How long ago a probe may have begun that was made while the control plane spoke to others.
+const STILL_NEW: Duration = Duration::from_millis(500);
+
+/// A probe that runs while its outcome is not asked for yet.
+pub(super) type EarlyProbe = (Instant, JoinHandle<Result<(), PairError>>);
 
 /// What travels with a replica context or snapshot through a control plane that does not look at it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -133,7 +140,9 @@ impl Pair {
                 "this guest is a replica; its writes stay closed until it is made a source".to_owned(),
             ));
         }
-        wires.probe_within(None, PROBE).await?;
+        if !self.was_free().await {
+            wires.probe_within(None, PROBE).await?;
+        }
         if self.memory().spec().is_some() {
             repl.set_durability(Durability::Async, true).await?;
         }
@@ -153,6 +162,24 @@ impl Pair {
             })
             .await?;
         Ok(())
+    }
+
+    /// Asks for other holders of the address in the background: what follows in a promotion is `make_read_only(false)`, and clients wait.
+    fn probe_early(&self) {
+        let wires = self.wires();
+        if wires.has_vip() {
+            let probing = tokio::spawn(async move { wires.probe_within(None, PROBE).await });
+            *lock(&self.0.early) = Some((Instant::now(), probing));
+        }
+    }
+
+    /// Whether a probe of just now found nobody.
+    async fn was_free(&self) -> bool {
+        let early = lock(&self.0.early).take();
+        match early.filter(|(began, _)| began.elapsed() < STILL_NEW) {
+            Some((_, probing)) => matches!(probing.await, Ok(Ok(()))),
+            None => false,
+        }
     }
 
     /// `attach_replica` is about to follow: this guest is a replica from here, of the generation that came with the context.
@@ -196,7 +223,9 @@ impl Pair {
                 memory.by_hand = true;
                 Ok(())
             });
-            return Ok(noted.await?);
+            noted.await?;
+            self.probe_early();
+            return Ok(());
         }
         let repl = self.replication()?;
         repl.set_start(ServerStart::default()).await?;
