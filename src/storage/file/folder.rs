@@ -62,10 +62,14 @@ impl Folder {
         Ok((File::from(file), name))
     }
 
-    /// Gives the unfinished file its name, for good.
+    /// Gives the unfinished file its name, for good, or takes it away again.
     pub(super) fn finish(&self, unfinished: &str, name: &str) -> Result<()> {
         rustix::fs::renameat(&self.0, unfinished, &self.0, name)?;
-        self.sync()
+        let done = self.sync();
+        if done.is_err() {
+            let _ = rustix::fs::renameat(&self.0, name, &self.0, unfinished);
+        }
+        done
     }
 
     pub(super) fn remove(&self, name: &str) -> Result<()> {

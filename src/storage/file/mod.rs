@@ -138,13 +138,23 @@ impl FileStore {
         place: String,
         work: impl FnOnce(&'static str, &str) -> Result<T, StorageError> + Send + 'static,
     ) -> Result<T, StorageError> {
+        self.blocking_for(self.inner.limit, doing, place, work).await
+    }
+
+    async fn blocking_for<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        doing: &'static str,
+        place: String,
+        work: impl FnOnce(&'static str, &str) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, StorageError> {
         let named = place.clone();
         let task = tokio::task::spawn_blocking(move || work(doing, &named));
-        match tokio::time::timeout(self.inner.limit, task).await {
+        match tokio::time::timeout(limit, task).await {
             Ok(Ok(done)) => done,
             Ok(Err(error)) => Err(StorageError::new(StorageErrorKind::Failed, doing, place, "the work broke off").because(error)),
             Err(_) => {
-                let what = format!("the file system did not answer within {:?}", self.inner.limit);
+                let what = format!("the file system did not answer within {limit:?}");
                 Err(StorageError::new(StorageErrorKind::Unreachable, doing, place, what))
             }
         }
@@ -218,17 +228,26 @@ impl Store for FileStore {
 
     async fn put(&self, name: &ObjectName, body: Bytes, _meta: &Meta) -> Result<Receipt, StorageError> {
         let (inner, named) = (self.inner.clone(), name.clone());
-        self.blocking("write", self.location(name), move |doing, place| {
-            let open = inner.unfinished(&named, doing)?;
-            let written = (&open.file).write_all(&body).and_then(|()| open.finish(split(&named).1));
+        let open = self.blocking("write", self.location(name), move |doing, _| inner.unfinished(&named, doing));
+        let open = Arc::new(open.await?);
+        let (named, writing) = (name.clone(), open.clone());
+        let written = self.blocking("write", self.location(name), move |doing, place| {
+            let written = (&writing.file)
+                .write_all(&body)
+                .and_then(|()| writing.finish(split(&named).1));
             written.map_err(|error| StorageError::io(doing, place, error))?;
             Ok(Receipt {
                 location: place.to_owned(),
                 bytes: body.len() as u64,
                 checksum: PartsDigest::of(&body),
             })
-        })
-        .await
+        });
+        let written = written.await;
+        if written.is_err() {
+            // It may still be under way, on a disk that hangs.
+            tokio::task::spawn_blocking(move || open.remove());
+        }
+        written
     }
 
     async fn get(&self, name: &ObjectName) -> Result<(Stat, Body), StorageError> {

@@ -94,6 +94,17 @@ async fn a_folder_that_is_exchanged_under_an_upload_fails_it() {
 }
 
 #[tokio::test]
+async fn what_was_given_up_cannot_be_finished() {
+    let dir = TempDir::new().unwrap();
+    let store = store_at(dir.path(), 1024);
+    let upload = store.begin(&name("a"), None).await.unwrap();
+    upload.part(0, Bytes::from_static(b"abc")).await.unwrap();
+    upload.abort().await;
+    assert!(upload.finish(&Meta::new()).await.is_err());
+    assert!(files(dir.path()).is_empty());
+}
+
+#[tokio::test]
 async fn no_link_leads_out_of_the_folder() {
     let dir = TempDir::new().unwrap();
     let (root, outside) = (dir.path().join("backups"), dir.path().join("outside"));

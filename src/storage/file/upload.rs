@@ -7,11 +7,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rustix::fs::Advice;
 use std::fs::File;
+use std::io;
 use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tracing::warn;
+
+/// Bytes a second that a disk writes at least.
+const SLOWEST: u64 = 4 << 20;
 
 pub(super) struct FileUpload {
     pub(super) store: FileStore,
@@ -25,9 +29,10 @@ pub(super) struct Open {
     pub(super) folder: Folder,
     pub(super) file: File,
     /// Name of the unfinished file.
-    pub(super) unfinished: String,
-    /// Whether it has got its own name, or is removed already.
-    over: AtomicBool,
+    unfinished: String,
+    /// Whether it has got its own name, or is removed. Locked while either is done: who gave up waiting for a disk that hangs must
+    /// not find the object there when the disk comes back.
+    over: Mutex<bool>,
 }
 
 impl Open {
@@ -37,24 +42,35 @@ impl Open {
             folder,
             file,
             unfinished,
-            over: AtomicBool::new(false),
+            over: Mutex::new(false),
         })
     }
 
     /// Everything to the disk, then the name.
-    pub(super) fn finish(&self, name: &str) -> std::io::Result<()> {
+    pub(super) fn finish(&self, name: &str) -> io::Result<()> {
         self.file.sync_all()?;
+        let mut over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
+        if *over {
+            return Err(io::Error::other("the upload was given up"));
+        }
         self.folder.finish(&self.unfinished, name)?;
-        self.over.store(true, Ordering::Release);
+        *over = true;
         Ok(())
     }
 
+    /// Removes it, unless it has its name.
     pub(super) fn remove(&self) {
-        if !self.over.swap(true, Ordering::AcqRel)
+        let mut over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
+        if !std::mem::replace(&mut *over, true)
             && let Err(error) = self.folder.remove(&self.unfinished)
         {
             warn!(file = self.unfinished, %error, "unfinished backup could not be removed; sweep will do it");
         }
+    }
+
+    /// Whether nothing is left to remove. A lock that is taken belongs to somebody who sees to it.
+    fn is_over(&self) -> bool {
+        self.over.try_lock().map_or(true, |over| *over)
     }
 }
 
@@ -67,7 +83,7 @@ impl Drop for Open {
 /// A folder on a dead mount must not hold up the runtime, hence the other thread.
 impl Drop for FileUpload {
     fn drop(&mut self) {
-        if let (false, Ok(runtime)) = (self.open.over.load(Ordering::Acquire), tokio::runtime::Handle::try_current()) {
+        if let (false, Ok(runtime)) = (self.open.is_over(), tokio::runtime::Handle::try_current()) {
             let open = self.open.clone();
             runtime.spawn_blocking(move || open.remove());
         }
@@ -106,7 +122,9 @@ impl Upload for FileUpload {
         let bytes = self.digest.whole(|_| self.store.inner.part_bytes);
         let bytes = bytes.map_err(|what| StorageError::invalid("finish", &place, what))?;
         let (store, open, name) = (self.store.clone(), self.open.clone(), self.name.clone());
-        let done = self.store.blocking("finish", place.clone(), move |doing, place| {
+        // What is not on the disk yet is written now.
+        let limit = self.store.inner.limit + Duration::from_secs(bytes / SLOWEST);
+        let done = self.store.blocking_for(limit, "finish", place.clone(), move |doing, place| {
             let io = |error| StorageError::io(doing, place, error);
             let found = open.file.metadata().map_err(io)?.len();
             if found != bytes {

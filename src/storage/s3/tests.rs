@@ -181,6 +181,7 @@ async fn s3_gives_up_what_cannot_work_and_leaves_nothing() {
         assert_eq!(error.kind, kind, "{error}");
         assert_eq!(peer.hits(&fault).await, 1, "it was not tried again");
         upload.abort().await;
+        assert!(upload.finish(&Meta::new()).await.is_err());
         assert_eq!(store.stat(&name).await.unwrap(), None);
     }
     assert_eq!(store.sweep(Duration::ZERO).await.unwrap(), 0);

@@ -165,6 +165,9 @@ impl Upload for S3Upload {
 
     async fn finish(&self, meta: &Meta) -> Result<Receipt, StorageError> {
         let open = &self.open;
+        if open.over.load(Ordering::Acquire) {
+            return Err(StorageError::invalid("finish", &open.place, "the upload is over"));
+        }
         let bytes = self.digest.whole(|index| self.part_bytes(index));
         let done = match bytes {
             Err(what) => Err(StorageError::invalid("finish", &open.place, what)),
