@@ -142,7 +142,11 @@ async fn the_old_data_come_back_when_the_new_ones_do_not_start() {
     let mut restore = of(&server).begin_restore("x", &RestorePlace::Replace).await.unwrap();
     restore.unpack(&mut blob.as_slice()).await.unwrap();
     // The server cannot begin its log over this.
-    fs::create_dir(machine.folder.path().join("volume/restore/data/binlog.index")).unwrap();
+    fs::write(
+        machine.folder.path().join("volume/restore/data/binlog.index"),
+        "./binlog.999999\n",
+    )
+    .unwrap();
     let error = told(restore.finish(RestoredAs::Open).await);
     println!("{}", error.1);
     assert!(error.1.contains("the old data are back"), "{}", error.1);

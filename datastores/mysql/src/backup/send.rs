@@ -31,7 +31,9 @@ impl Server {
         };
         let lineage = self.ensure_lineage().await?;
         let chosen = self.sample_tables().await;
-        let login = self.open_login(Purpose::Backup, turn).await?;
+        let applies = self.read_status().await?.applying;
+        let mut login = self.open_login(Purpose::Backup, turn).await?;
+        login.stops_appliers = applies;
         let copying = Copying {
             login: &login,
             first: None,

@@ -155,7 +155,7 @@ impl Server {
         self.role.session().await
     }
 
-    pub(super) async fn read_status(&self) -> Result<ReplicationStatus, DriverError> {
+    pub(crate) async fn read_status(&self) -> Result<ReplicationStatus, DriverError> {
         let mut session = self.role_session().await?;
         session.set_limit(LIMIT);
         // Looked at first: while the server forgets a source it goes on naming it.

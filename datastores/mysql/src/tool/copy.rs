@@ -14,6 +14,8 @@ use tokio::time::timeout;
 const LOG_INTERVAL: u32 = 50;
 /// Open files the tool may need: one for each table.
 const OPEN_FILES: u32 = 65_536;
+/// How long the appliers of a replica may have temporary tables open, in seconds.
+const APPLIERS_LIMIT: u32 = 60;
 
 /// What to copy, and how.
 pub(crate) struct Copying<'c> {
@@ -94,6 +96,13 @@ impl Server {
             .deadline(IDLE);
         if let Some(since) = copying.since {
             cmd = cmd.arg(format!("--incremental-lsn={since}"));
+        }
+        if copying.login.stops_appliers {
+            // Parallel appliers let go of the lock that holds commits back while they wait for one another: only when they stand still
+            // is the position what is in the data.
+            cmd = cmd
+                .arg("--safe-slave-backup")
+                .arg(format!("--safe-slave-backup-timeout={APPLIERS_LIMIT}"));
         }
         cmd.gives_way = copying.gives_way;
         cmd

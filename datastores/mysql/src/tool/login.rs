@@ -47,8 +47,9 @@ impl Purpose {
     }
 }
 
-/// What the tool needs: to hold commits back for a moment, to see the engine's state, to read where the log is.
-const RIGHTS: &str = "RELOAD, PROCESS, BINLOG MONITOR";
+/// What the tool needs: to hold commits back for a moment, to see the engine's state, to read where the log is,
+/// to stop appliers for that moment.
+const RIGHTS: &str = "RELOAD, PROCESS, BINLOG MONITOR, SLAVE MONITOR, REPLICATION SLAVE ADMIN";
 
 /// The redo log is large as long as somebody needs that.
 #[derive(Debug, Default)]
@@ -67,6 +68,8 @@ pub(crate) struct Login {
     pub file: PathBuf,
     /// Present while we are one of those who need a large redo log.
     redo_log: Option<Arc<Mutex<Widened>>>,
+    /// Whether the tool stops the appliers of a replica: should it be killed meanwhile, they are started again.
+    pub stops_appliers: bool,
     /// Given back when all is removed: the next copy makes the same things. `None` once it is closed.
     turn: Option<OwnedMutexGuard<()>>,
 }
@@ -86,6 +89,7 @@ impl Server {
             sql: Arc::clone(&self.role),
             file: self.layout.run.join(purpose.file()),
             redo_log: None,
+            stops_appliers: false,
             turn: Some(turn),
         };
         let password = password::generate(self.context.password_length)?;
@@ -169,6 +173,7 @@ struct Rest {
     sql: Arc<Sql>,
     file: PathBuf,
     redo_log: Option<Arc<Mutex<Widened>>>,
+    stops_appliers: bool,
     turn: Option<OwnedMutexGuard<()>>,
 }
 
@@ -180,6 +185,7 @@ impl Login {
             sql: Arc::clone(&self.sql),
             file: self.file.clone(),
             redo_log: self.redo_log.take(),
+            stops_appliers: self.stops_appliers,
             turn: self.turn.take(),
         }
     }
@@ -189,6 +195,10 @@ impl Rest {
     /// Removes the account and gives the redo log its size back. May be repeated.
     async fn end(&mut self) -> Result<(), DriverError> {
         let mut session = self.sql.session().await?;
+        if self.stops_appliers {
+            // They run already after a tool that ended by itself; and who has become a source meanwhile has none.
+            let _ = session.try_run("start the appliers again", "START SLAVE SQL_THREAD").await?;
+        }
         session
             .run("remove the account of the backup tool", drop_statement(self.purpose))
             .await?;
@@ -218,6 +228,7 @@ impl Drop for Rest {
             sql: Arc::clone(&self.sql),
             file: self.file.clone(),
             redo_log: self.redo_log.take(),
+            stops_appliers: self.stops_appliers,
             turn: None,
         };
         runtime.spawn(async move {

@@ -6,7 +6,7 @@ use super::{BUFFER, IDLE, LONG, check_completed, drop_statements, failed, last_l
 use crate::datastore::Server;
 use crate::errors;
 use crate::flavour::SYNC;
-use datastore_api::{Cmd, DriverError, ErrorKind, FileMode, Owner, Pipes, Secret};
+use datastore_api::{Cmd, DriverError, ErrorKind, ExecError, FileMode, Owner, Pipes, Secret};
 use std::path::Path;
 use std::time::Duration;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
@@ -16,6 +16,8 @@ use tokio::time::timeout;
 const SHORT: Duration = Duration::from_secs(300);
 /// Memory for applying the redo log; the running server keeps what it has.
 const MEMORY: &str = "256M";
+/// What the server says when it finds transactions of which it does not know whether they were committed.
+const PREPARED: &str = "prepared transactions! It means";
 /// The tool's own options in a copy.
 const OPTIONS: &str = "backup-my.cnf";
 /// What may stand there: everything else, and every path, is left out. The copy may come from anywhere.
@@ -170,17 +172,32 @@ impl Server {
         statements.extend(drop_statements());
         statements.push("FLUSH PRIVILEGES".to_owned());
         let text: String = statements.into_iter().map(|statement| statement + ";\n").collect();
-        let mut cmd = Cmd::new(self.flavour.server)
-            .arg(format!("--defaults-file={}", self.layout.base.display()))
-            .arg(format!("--datadir={}", data.display()))
-            .arg("--bootstrap")
-            .user(self.context.service_user.clone())
-            .deadline(SHORT);
-        cmd.args
-            .extend(self.flavour.bootstrap_args.iter().map(|arg| (*arg).to_owned()));
-        cmd.stdin = Some(Secret::from(text));
-        let done = self.context.host.run(cmd).await;
-        done.map(drop).map_err(failed("set the agent's accounts in the copy"))
+        let doing = failed("set the agent's accounts in the copy");
+        let run = |more: &str| {
+            let mut cmd = Cmd::new(self.flavour.server)
+                .arg(format!("--defaults-file={}", self.layout.base.display()))
+                .arg(format!("--datadir={}", data.display()))
+                .arg("--bootstrap")
+                .user(self.context.service_user.clone())
+                .deadline(SHORT);
+            cmd.args
+                .extend(self.flavour.bootstrap_args.iter().map(|arg| (*arg).to_owned()));
+            cmd.args.extend((!more.is_empty()).then(|| more.to_owned()));
+            cmd.stdin = Some(Secret::from(text.clone()));
+            self.context.host.run(cmd)
+        };
+        match run("").await {
+            Ok(_) => return Ok(()),
+            // Transactions that were prepared and not in the log yet when commits were held: those of a replica's parallel appliers.
+            // They come after the copy's position and are not part of it. Those that clients prepared themselves stay.
+            Err(ExecError::Exit { stderr_tail, .. }) if stderr_tail.contains(PREPARED) => {
+                tracing::info!("transactions that were not committed in the copy are rolled back");
+                // It may end after this, whatever its exit code says; the next run tells.
+                let _ = run("--tc-heuristic-recover=ROLLBACK").await;
+            }
+            Err(error) => return Err(doing(error)),
+        }
+        run("").await.map(drop).map_err(doing)
     }
 
     /// Removes the tool's own files.

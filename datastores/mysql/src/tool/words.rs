@@ -32,7 +32,7 @@ pub(crate) fn failed(doing: &'static str) -> impl Fn(ExecError) -> DriverError {
 /// The last errors in what a program said, or its last line, in one line for people.
 pub(crate) fn last_lines(words: &str) -> String {
     let is_error =
-        |line: &&str| ["rror", "ailed", "denied"].iter().any(|sign| line.contains(sign)) && !line.contains("setrlimit");
+        |line: &&str| ["rror", "ERROR", "ailed", "denied"].iter().any(|sign| line.contains(sign)) && !line.contains("setrlimit");
     let mut lines: Vec<&str> = words.lines().filter(is_error).collect();
     if lines.is_empty() {
         lines = words.lines().filter(|line| !line.trim().is_empty()).collect();
