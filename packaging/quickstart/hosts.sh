@@ -151,6 +151,7 @@ supervisor = supervised
 data_interface = eth1
 backup_storage = file://$FOLDER/backups
 backup_key_file = $dir/backup.keys
+backup_log = true
 END
   )
   backup_key "$1"

@@ -22,7 +22,9 @@ impl Service {
     pub async fn verify(&self, wanted: &Wanted) -> Result<Manifest, BackupError> {
         let began = Utc::now();
         let name = wanted.id.as_ref().map_or_else(|| "located".to_owned(), ToString::to_string);
-        let place = RestorePlace::Scratch(self.settings.scratch.join(&name));
+        // Short: the path of a socket below it may have some hundred bytes.
+        let short: String = name.chars().take(8).collect();
+        let place = RestorePlace::Scratch(self.settings.scratch.join(short));
         let done = self.restore(wanted, None, &place, RestoredAs::Closed).await;
         let (manifest, report) = match done {
             Ok(done) => {

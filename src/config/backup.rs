@@ -2,19 +2,14 @@
 
 use super::reader::Reader;
 use super::schema::{DEFAULT, OWN};
-use super::settings::{AgentSettings, DatastoreSettings};
+use super::settings::DatastoreSettings;
 use crate::backup::log::{self, WhenFull};
 use crate::backup::pipeline::PipelineSettings;
 use crate::backup::{self, Format, Second, VerifyPolicy};
 use crate::storage::{self, Place, S3Settings, SwiftSettings};
 use std::time::Duration;
 
-pub(super) fn build(
-    reader: &mut Reader<'_>,
-    guest_id: &str,
-    datastore: &DatastoreSettings,
-    agent: &AgentSettings,
-) -> backup::Settings {
+pub(super) fn build(reader: &mut Reader<'_>, guest_id: &str, datastore: &DatastoreSettings) -> backup::Settings {
     let format = match reader.text(OWN, "backup_format").as_deref() {
         Some("upstream") => Format::Upstream,
         _ => Format::Native,
@@ -48,7 +43,7 @@ pub(super) fn build(
         progress_interval: reader.seconds(OWN, "backup_progress").unwrap_or(Duration::from_secs(10)),
         scratch: reader
             .path(OWN, "backup_scratch")
-            .unwrap_or_else(|| agent.state_dir.join("scratch")),
+            .unwrap_or_else(|| datastore.mount_point.join("scratch")),
     }
 }
 

@@ -63,7 +63,7 @@ pub(super) fn build(reader: &mut Reader<'_>, sources: &Sources) -> Settings {
             report_interval,
             era,
         },
-        backup: backup::build(reader, &guest_id, &datastore, &agent),
+        backup: backup::build(reader, &guest_id, &datastore),
         datastore,
         pair: pair::build(reader, network.as_ref()),
         network,

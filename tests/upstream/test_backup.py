@@ -82,7 +82,7 @@ def keep_in(guest, folder, *more):
 @pytest.fixture(scope="module")
 def source(cloud):
     guest = Guest(cloud)
-    keep_in(guest, guest.folder / "store")
+    keep_in(guest, guest.folder / "store", "backup_log = true")
     try:
         guest.start().prepare().healthy().logs_in()
         fill(guest)
@@ -105,9 +105,7 @@ def test_a_row_goes_from_new_over_building_to_completed_and_restores_on_a_new_gu
     assert watch.states == ["NEW", "BUILDING", "COMPLETED"]
     assert row["backup_type"] == "full" and row["size"] > 0 and len(row["checksum"]) == 32
     assert row["location"] == f"file://{source.folder}/store/{ident}.xbstream.zst"
-    within(10, "the end is told", lambda: "dbaas.create_backup.end" in [
-        event for event, payload in cloud.notifications() if payload.get("backup_id") == ident
-    ])
+    within(10, "the end is told", lambda: told(cloud, ident, ".end"))
     full = held(source)
     # An increment by the control plane's own words, then both on a new guest.
     fill(source, ROWS)
@@ -132,14 +130,26 @@ def test_a_row_goes_from_new_over_building_to_completed_and_restores_on_a_new_gu
     assert cloud.expect(source.id, "healthy")
 
 
+def told(cloud, ident, end):
+    """Whether the conductor emitted a notification about this backup that ends so."""
+    return any(ident in json.dumps(payload) and event.endswith(end) for event, payload in cloud.notifications())
+
+
+def fault(cloud, guest, ident):
+    """What the end user is shown of a backup that failed."""
+
+    def look():
+        return next((row["message"] for row in cloud.tables(guest.id)["faults"] if ident in row["message"]), None)
+
+    return within(20, lambda: f"a fault of {ident}\n{tail(guest.log)}", look)
+
+
 def fails(cloud, guest, said, **more):
     began = time.monotonic()
     ident, watch = ask(cloud, guest, **more)
     watch.end(guest, "FAILED", 60)
-    within(20, "the reason is told", lambda: any(
-        payload.get("backup_id") == ident and event.endswith(".error") for event, payload in cloud.notifications()
-    ))
-    message = cloud.tables(guest.id)["faults"][-1]["message"]
+    within(20, "the reason is told", lambda: told(cloud, ident, ".error"))
+    message = fault(cloud, guest, ident)
     assert message.startswith(f"Failed to create backup {ident}") and said in message, message
     return time.monotonic() - began
 
@@ -175,11 +185,33 @@ def test_a_row_fails_with_its_reason_for_each_fault(cloud, source):
 def test_a_backup_that_a_crash_cut_off_fails_at_the_next_start(cloud, source):
     source.agent.stop()
     source.start(abort_at="create_backup/begin/after")
-    _, watch = ask(cloud, source)
+    ident, watch = ask(cloud, source)
     within(30, lambda: f"the abort\n{tail(source.log)}", lambda: not source.agent.running())
     source.start()
     watch.end(source, "FAILED", 20)
-    assert "the agent ended" in cloud.tables(source.id)["faults"][-1]["message"]
+    assert "the agent ended" in fault(cloud, source, ident)
+
+
+def test_the_moment_before_a_disaster_comes_back(cloud, source):
+    _, watch = ask(cloud, source)
+    watch.end(source, "COMPLETED")
+    with source.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("INSERT INTO t VALUES (900001, 'after the backup')")
+        cursor.execute("SELECT @@gtid_binlog_pos")
+        ((good,),) = cursor.fetchall()
+        before = held(source)
+        cursor.execute("DROP TABLE t")
+        cursor.execute("SELECT @@gtid_binlog_pos")
+        ((bad,),) = cursor.fetchall()
+
+    def shipped():
+        log = json.loads(source.cli("backup", "window", "--json"))["log"]
+        return log["position"] == bad and log["state"] == "current"
+
+    within(20, lambda: f"the log\n{source.cli('backup', 'window', '--json')}\n{tail(source.log)}", shipped, every=0.5)
+    source.cli("backup", "restore", "--to-gtid", good, seconds=120)
+    source.logs_in()
+    assert held(source) == before, "all of it, and not the DROP"
 
 
 def token_of(url):

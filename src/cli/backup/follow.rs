@@ -1,6 +1,7 @@
 //! What takes long is followed while it runs: a bar on a terminal, now and then a line elsewhere.
 
 use super::render;
+use crate::backup::BackupId;
 use crate::cli::output;
 use crate::cli::pair::{AskError, Guests};
 use anyhow::bail;
@@ -63,7 +64,9 @@ impl<G: Guests> Job<'_, G> {
     }
 
     async fn look(&self) -> Result<Value, AskError> {
-        let args = Map::from_iter([("id".to_owned(), Value::from(self.id))]);
+        // Without an id (a moment, a location) it is whatever runs.
+        let id = self.id.parse::<BackupId>().ok();
+        let args = id.map(|id| ("id".to_owned(), Value::from(id.as_str()))).into_iter().collect();
         self.guests.ask(self.guest, "get_backup_status", args, LOOK).await
     }
 

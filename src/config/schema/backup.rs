@@ -44,7 +44,7 @@ pub(super) const OURS: &[Opt] = &[
     opt(OWN, "backup_progress", Seconds(0.1, DAY), Some("10"))
         .help("Seconds between two messages to the conductor that tell how far a backup is."),
     opt(OWN, "backup_scratch", Path, None)
-        .help("Folder in which backups are restored to verify them. Default: the folder scratch in state_dir."),
+        .help("Folder in which backups are restored to verify them. Default: the folder scratch on the data volume."),
     opt(OWN, "backup_part_mib", Int(1, 1024), Some("8")).help("Least length of the parts in which a backup is sent, MiB."),
     opt(OWN, "backup_part_limit", Seconds(1.0, DAY), Some("300"))
         .help("Seconds for which one part, or one other request, is tried again before the backup fails."),
