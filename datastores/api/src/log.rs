@@ -105,6 +105,9 @@ pub struct LogCursor {
     pub before: Vec<Mark>,
     /// That byte is in the middle of a transaction.
     pub inside: bool,
+    /// Which one, and when it was made, in seconds since 1970.
+    #[serde(default)]
+    pub open: Option<(Mark, u64)>,
     /// By which the driver knows again that the bytes before are the ones it has read.
     pub seal: String,
 }

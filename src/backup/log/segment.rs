@@ -282,6 +282,7 @@ mod tests {
             offset: 1004,
             before: Vec::new(),
             inside: false,
+            open: None,
             seal: "x".into(),
         };
         let began = Began {

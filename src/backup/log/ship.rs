@@ -62,7 +62,8 @@ impl Shipper {
         let mut pause = PAUSES.0;
         loop {
             status.send_modify(|status| status.state = LogState::Off);
-            if on.wait_for(|on| *on).await.is_err() {
+            // A value outlives its sender.
+            if on.has_changed().is_err() || on.wait_for(|on| *on).await.is_err() {
                 return;
             }
             let begun = Instant::now();

@@ -6,7 +6,9 @@ use crate::errors;
 use crate::marker::Progress;
 use crate::tool::checkpoints::Notes;
 use async_trait::async_trait;
-use datastore_api::{DriverError, ErrorKind, Restore, RestorePlace, Restored, RestoredAs};
+use datastore_api::{
+    DriverError, ErrorKind, LogSource, Position, ReplayPlan, Replayed, Restore, RestorePlace, Restored, RestoredAs,
+};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncRead;
@@ -29,6 +31,8 @@ struct Restoring {
     last: Option<Notes>,
     /// Where the next increment must begin: known once the redo log was applied.
     joined: Option<u64>,
+    /// Where a log that was replayed over it has come to.
+    replayed: Option<Position>,
     /// Given back when the room is empty again. A scratch server is in nobody's way.
     turn: Option<OwnedMutexGuard<()>>,
     is_over: bool,
@@ -59,6 +63,7 @@ impl Server {
             room,
             last: None,
             joined: None,
+            replayed: None,
             turn,
             is_over: false,
         }))
@@ -149,9 +154,11 @@ impl Restoring {
         let (server, room) = (&self.server, &self.room);
         server.remove_tools_files(&room.new).await?;
         server.set_own_accounts(&room.new).await?;
-        let (log_file, log_offset, position) = match notes.binlog() {
-            Some((file, offset, position)) => (Some(file), Some(offset), position),
-            None => Default::default(),
+        let (log_file, log_offset, position) = match (self.replayed.take(), notes.binlog()) {
+            // The files of the log from which it came are another server's.
+            (Some(position), _) => (None, None, position),
+            (None, Some((file, offset, position))) => (Some(file), Some(offset), position),
+            (None, None) => Default::default(),
         };
         let mut restored = Restored {
             position,
@@ -195,6 +202,17 @@ impl Restore for Restoring {
             None => self.unpack_base(from).await,
             Some(_) => self.unpack_increment(from).await,
         }
+    }
+
+    async fn replay(&mut self, plan: &ReplayPlan, log: &mut dyn LogSource) -> Result<Replayed, DriverError> {
+        let from = self.last.as_ref().and_then(Notes::binlog).map(|(_, _, position)| position);
+        let from = from
+            .ok_or_else(|| no_fit("what was unpacked does not say at which transaction it is: no log can be replayed over it"))?;
+        self.join().await?;
+        self.server.set_own_accounts(&self.room.new).await?;
+        let replayed = self.server.replay_into(&self.room.new, &from, plan, log).await?;
+        self.replayed = Some(replayed.position.clone());
+        Ok(replayed)
     }
 
     async fn finish(mut self: Box<Self>, as_what: RestoredAs) -> Result<Restored, DriverError> {

@@ -13,17 +13,12 @@
 //! DDL, XA, temporary tables) and keeps the transactions' ids. What is applied, and where it stops, is decided before: the relay logs it
 //! gets hold exactly that.
 
-#[allow(dead_code, reason = "the restore that replays comes next")]
 mod event;
 mod files;
 mod reader;
-#[allow(dead_code, reason = "the restore that replays comes next")]
 mod relay;
-#[allow(dead_code, reason = "the restore that replays comes next")]
 mod replay;
-#[allow(dead_code, reason = "the restore that replays comes next")]
 mod sieve;
-#[allow(dead_code, reason = "the restore that replays comes next")]
 mod walk;
 
 use crate::datastore::Server;

@@ -4,9 +4,10 @@
 //! What is read is handed on as whole transactions only. A server that dies in the middle of one leaves its beginning at the end of the
 //! file: that is no part of any history. A file whose list of earlier transactions does not fit what was read is another history.
 
+use super::event::Gtid;
 use super::event::HEADER;
 use super::files::{FIRST, Files, Head, SEALED, seal};
-use super::walk::{Marks, Walked, Walker};
+use super::walk::{Marks, Open, Walked, Walker};
 use async_trait::async_trait;
 use datastore_api::{DriverError, LogBreak, LogCursor, LogRead, LogReader, Mark, Piece, Stretch};
 use std::time::Duration;
@@ -41,6 +42,8 @@ pub(super) struct Reader {
     marks: Marks,
     /// The offset is in the middle of a transaction that is whole in the file.
     inside: bool,
+    /// That transaction.
+    open: Option<Open>,
     /// How far the end of a large transaction was looked for.
     ahead: Option<(u64, Walker)>,
     /// The last bytes before the offset.
@@ -61,6 +64,7 @@ impl Reader {
             marks: head.list.clone(),
             head,
             inside: false,
+            open: None,
             ahead: None,
             tail: Vec::new(),
             ended: false,
@@ -98,6 +102,13 @@ impl Reader {
                 let mut reader = Self::at_start(files, file.clone(), head);
                 reader.marks = cursor.before.iter().map(|mark| (mark.domain, *mark)).collect();
                 (reader.offset, reader.inside, reader.tail) = (offset, cursor.inside, tail);
+                reader.open = cursor.open.map(|(mark, time)| Open {
+                    gtid: Gtid {
+                        mark,
+                        is_standalone: false,
+                    },
+                    time: u32::try_from(time).unwrap_or(u32::MAX),
+                });
                 Ok(Ok(reader))
             }
         }
@@ -137,11 +148,11 @@ impl Reader {
             let text = format!("{} has fewer bytes than the {} that were read", self.file, self.offset);
             return Ok(broken(LogBreak::Truncated, text));
         };
-        let (mut walker, mut marks) = (Walker::new(self.inside), self.marks.clone());
+        let (mut walker, mut marks) = (Walker::within(self.open, self.inside), self.marks.clone());
         let mut walked = Walked::over(&bytes, &self.head.format, &mut walker, &mut marks);
         let is_full = bytes.len() >= limit;
         if walked.border > 0 {
-            return self.emit(bytes, walked.border, false, marks, walked).await;
+            return self.emit(bytes, walked.border, None, marks, walked).await;
         }
         if is_full && walked.bad.is_none() && (self.inside || self.end_is_there().await?) {
             // A large transaction goes in parts, an event that is larger than the limit goes whole.
@@ -153,12 +164,14 @@ impl Reader {
                     .range(&self.file, self.offset, walked.next)
                     .await?
                     .unwrap_or_default();
-                (walker, marks) = (Walker::new(self.inside), self.marks.clone());
+                (walker, marks) = (Walker::within(self.open, self.inside), self.marks.clone());
                 walked = Walked::over(&whole, &self.head.format, &mut walker, &mut marks);
                 (end, bytes) = (walked.events, whole);
             }
             if end > 0 {
-                return self.emit(bytes, end, walker.is_inside(), marks, walked).await;
+                return self
+                    .emit(bytes, end, Some(walker).filter(Walker::is_inside), marks, walked)
+                    .await;
             }
         }
         if let Some(bad) = walked.bad {
@@ -175,7 +188,7 @@ impl Reader {
         &mut self,
         mut bytes: Vec<u8>,
         end: usize,
-        ends_inside: bool,
+        ends_in: Option<Walker>,
         marks: Marks,
         walked: Walked,
     ) -> Result<LogRead, DriverError> {
@@ -184,6 +197,7 @@ impl Reader {
             return Ok(broken);
         }
         bytes.truncate(end);
+        let ends_inside = ends_in.is_some();
         let stretch = Stretch {
             file: self.file.clone(),
             from: self.offset,
@@ -198,6 +212,7 @@ impl Reader {
             head: self.head.format.text(),
         };
         (self.offset, self.marks, self.inside) = (stretch.to, marks, ends_inside);
+        self.open = ends_in.and_then(|walker| walker.open());
         if !ends_inside {
             self.ahead = None;
         }
@@ -215,6 +230,7 @@ impl Reader {
             offset: self.offset,
             before: self.marks.values().copied().collect(),
             inside: self.inside,
+            open: self.open.map(|open| (open.gtid.mark, u64::from(open.time))),
             seal: seal(&self.head, &self.tail),
         }
     }

@@ -54,6 +54,13 @@ impl Walker {
         self.open.is_some()
     }
 
+    /// In the middle of this transaction.
+    pub fn within(open: Option<Open>, inside: bool) -> Self {
+        Self {
+            open: inside.then_some(open),
+        }
+    }
+
     /// The transaction that is open, if its beginning was seen.
     pub fn open(&self) -> Option<Open> {
         self.open.flatten()

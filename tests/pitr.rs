@@ -1,0 +1,325 @@
+//! Recovery to a moment, with a real MariaDB on the agent's own host room and a folder as the store.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so")]
+
+use datastore_api::{BackupKind, Datastore, DriverContext, EngineFacts, PreparePlan, RestorePlace, RestoredAs, StopMode};
+use serde_json::Map;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use trove_guestagent::backup::log::{Base, LogState, LogStatus, Replay, Settings, Shelf, Shipper, Target, Window, plan, window};
+use trove_guestagent::backup::{BackupError, keys::Keys};
+use trove_guestagent::host::{Machine, Settings as HostSettings, SupervisorKind};
+use trove_guestagent::storage::{self, Access, Place, Store};
+
+const CONFIG: &str = include_str!("../datastores/mysql/tests/common/config.cnf");
+const GUEST: &str = "0c2a6c1e-9a7b-4f3d-8b11-6f8b5f0a1d22";
+const LONG: Duration = Duration::from_secs(60);
+
+struct Guest {
+    folder: TempDir,
+    datastore: Arc<dyn Datastore>,
+    store: Arc<dyn Store>,
+    keys: Arc<Keys>,
+    shipping: Option<Shipping>,
+    status: watch::Sender<LogStatus>,
+}
+
+struct Shipping {
+    on: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Guest {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::create_dir_all(folder.path().join("volume/lost+found")).unwrap();
+        fs::create_dir(folder.path().join("store")).unwrap();
+        let machine = Machine::new(HostSettings {
+            run_dir: folder.path().join("run"),
+            state_dir: folder.path().join("state"),
+            supervisor: SupervisorKind::Supervised,
+        });
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let options = [("port", port.to_string()), ("bind_address", "127.0.0.1".to_owned())];
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let context = DriverContext {
+            host: Arc::new(machine.unwrap()),
+            mount_point: folder.path().join("volume"),
+            instance_id: format!("instance-{port}"),
+            service_user: "mysql".into(),
+            ignore_users: names(&["os_admin", "root"]),
+            ignore_databases: names(&["mysql", "information_schema", "performance_schema", "sys"]),
+            hostname_require_valid_ip: true,
+            root_grant: names(&["ALL"]),
+            root_grant_option: true,
+            password_length: 36,
+            state_change_limit: Duration::from_secs(120),
+            root: folder.path().join("root"),
+            options: options.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+        };
+        let datastore = (datastore_mysql::ENTRY.open)(context, "mariadb").unwrap();
+        let plan = PreparePlan {
+            config_contents: Some(CONFIG.to_owned()),
+            overrides: Map::new(),
+            memory_mb: 512,
+            version: Some("10.11".into()),
+        };
+        for step in datastore.prepare_steps() {
+            datastore.prepare_step(*step, &plan).await.unwrap();
+        }
+        let settings = storage::Settings {
+            place: Place::parse(&format!("file://{}", folder.path().join("store").display())).unwrap(),
+            limit: Duration::from_secs(1),
+            ..storage::Settings::default()
+        };
+        let key = "ab".repeat(32).into();
+        Self {
+            store: storage::open(&settings, &Access::default()).unwrap(),
+            keys: Arc::new(Keys::default().with_request("k1", &key).unwrap()),
+            folder,
+            datastore,
+            shipping: None,
+            status: watch::Sender::new(LogStatus::default()),
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a tenant's client")]
+    async fn sql(&self, text: &str) -> String {
+        let path = self.folder.path().join("volume/conf.d/root.cnf");
+        let credentials = fs::read_to_string(path).unwrap();
+        let password = credentials.lines().find_map(|line| line.strip_prefix("password = ")).unwrap();
+        let output = tokio::process::Command::new("/usr/bin/mariadb")
+            .args([
+                "--no-defaults",
+                "--batch",
+                "--skip-column-names",
+                "--user=root",
+                "--execute",
+                text,
+            ])
+            .arg(format!(
+                "--socket={}",
+                self.folder.path().join("root/var/run/mysqld/mysqld.sock").display()
+            ))
+            .env("MYSQL_PWD", password)
+            .output()
+            .await
+            .unwrap();
+        assert!(output.status.success(), "{text}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    async fn position(&self) -> String {
+        self.sql("SELECT @@gtid_binlog_pos").await
+    }
+
+    fn shelf(&self) -> Arc<Shelf> {
+        Arc::new(Shelf::new(self.store.clone(), self.keys.clone()))
+    }
+
+    fn ship(&mut self) {
+        let shipper = Shipper {
+            datastore: self.datastore.clone(),
+            shelf: self.shelf(),
+            guest: GUEST.to_owned(),
+            settings: Settings::default(),
+        };
+        let (on, is_on) = watch::channel(true);
+        let task = tokio::spawn(shipper.run(is_on, self.status.clone()));
+        self.shipping = Some(Shipping { on, task });
+    }
+
+    async fn stop(&mut self) {
+        let Shipping { on, task } = self.shipping.take().unwrap();
+        drop(on);
+        task.await.unwrap();
+    }
+
+    /// Waits until everything that was written is in the store.
+    async fn shipped(&self) {
+        let position = self.position().await;
+        self.until(|status| status.position == position && status.state == LogState::Current)
+            .await;
+    }
+
+    async fn until(&self, is_so: impl Fn(&LogStatus) -> bool) {
+        let end = Instant::now() + LONG;
+        while !is_so(&self.status.borrow()) {
+            assert!(Instant::now() < end, "{:?}", *self.status.borrow());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn backup(&self) -> (EngineFacts, Vec<u8>, Base) {
+        let mut blob = Vec::new();
+        let facts = self
+            .datastore
+            .backups()
+            .unwrap()
+            .send_backup(&BackupKind::Full, &mut blob)
+            .await
+            .unwrap();
+        let base = Base {
+            id: GUEST.to_owned(),
+            finished: now(),
+            position: facts.position.clone(),
+        };
+        (facts, blob, base)
+    }
+
+    async fn window(&self, bases: &[Base]) -> Window {
+        let guests = [GUEST.to_owned()];
+        window(self.datastore.logs().unwrap(), &self.shelf(), &guests, bases)
+            .await
+            .unwrap()
+    }
+
+    /// Restores the backup and replays the log up to the target.
+    async fn recover(&self, blob: &[u8], bases: &[Base], target: &Target) -> Result<datastore_api::Replayed, BackupError> {
+        let shelf = self.shelf();
+        let way = plan(self.datastore.logs().unwrap(), &shelf, &[GUEST.to_owned()], bases, target).await?;
+        let backups = self.datastore.backups().unwrap();
+        let mut restore = backups
+            .begin_restore(GUEST, &RestorePlace::Replace)
+            .await
+            .map_err(BackupError::Engine)?;
+        restore.unpack(&mut &*blob).await.map_err(BackupError::Engine)?;
+        let mut log = Replay::new(shelf, &way);
+        match restore.replay(&way.replay_plan(LONG * 3), &mut log).await {
+            Ok(replayed) => {
+                let restored = restore.finish(RestoredAs::Open).await.map_err(BackupError::Engine)?;
+                assert_eq!(restored.position, replayed.position);
+                Ok(replayed)
+            }
+            Err(error) => {
+                restore.abandon().await.unwrap();
+                Err(BackupError::Engine(error))
+            }
+        }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("volume/data")
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test hurts its own server")]
+    async fn kill(&self) {
+        let pid = fs::read_to_string(self.folder.path().join("root/var/run/mysqld/mysqld.pid")).unwrap();
+        let killed = tokio::process::Command::new("/bin/kill")
+            .args(["-KILL", pid.trim()])
+            .status()
+            .await;
+        assert!(killed.unwrap().success());
+    }
+
+    async fn stop_server(&self) {
+        self.datastore.stop(StopMode::Fast { limit: LONG }).await.unwrap();
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
+}
+
+fn told(error: &BackupError) -> String {
+    datastore_api::chain(error)
+}
+
+/// What a tenant may do, in each form the log has.
+const WRITES: &str = "USE shop; INSERT INTO t (x) VALUES ('row');
+    SET SESSION binlog_format = STATEMENT; CREATE TEMPORARY TABLE tt (n INT); INSERT INTO tt VALUES (5), (6);
+    INSERT INTO m SELECT * FROM tt; SET @v = 'variable'; INSERT INTO t (x) VALUES (@v);
+    BEGIN; INSERT INTO t (x) VALUES ('gone'); INSERT INTO m VALUES (99); ROLLBACK;
+    SET SESSION binlog_format = ROW; CREATE TABLE c AS SELECT * FROM t; FLUSH BINARY LOGS;
+    SET NAMES latin1; INSERT INTO t (x) VALUES (0x636166E9); CREATE USER bob@'%' IDENTIFIED BY 'x'; GRANT SELECT ON shop.* TO bob@'%';
+    XA START 'q'; INSERT INTO t (x) VALUES ('xa'); XA END 'q'; XA PREPARE 'q'; XA COMMIT 'q';
+    CREATE EVENT e ON SCHEDULE EVERY 1 DAY STARTS '2037-01-01' DO INSERT INTO t (x) VALUES ('event');
+    BEGIN; INSERT INTO t (x) VALUES ('kept'); SAVEPOINT s; INSERT INTO t (x) VALUES ('undone'); ROLLBACK TO SAVEPOINT s; COMMIT;
+    INSERT INTO t (x) SELECT REPEAT('large', 20000) FROM seq_1_to_80; ALTER TABLE t ADD y INT DEFAULT 7;
+    SET sql_log_bin = 0; SET sql_log_bin = 1";
+
+const SUM: &str = "SELECT COUNT(*), SUM(CRC32(CONCAT_WS(',', n, x, y))) FROM shop.t; SELECT GROUP_CONCAT(n ORDER BY n) FROM shop.m; \
+    SELECT COUNT(*) FROM mysql.global_priv WHERE User = 'bob'; SELECT status FROM mysql.event WHERE name = 'e'";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_was_killed_and_wiped_comes_back_to_any_moment() {
+    let mut guest = Guest::new().await;
+    guest.ship();
+    guest
+        .sql("CREATE DATABASE shop; CREATE TABLE shop.t (n INT PRIMARY KEY AUTO_INCREMENT, x LONGTEXT); CREATE TABLE shop.m (n INT) ENGINE=MyISAM; \
+              INSERT INTO shop.t (x) VALUES ('base')")
+        .await;
+    let (_, blob, base) = guest.backup().await;
+    let bases = [base];
+    guest.sql(WRITES).await;
+    let (written, after_writes) = (guest.sql(SUM).await, guest.position().await);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let moment = now();
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    guest.sql("FLUSH BINARY LOGS; INSERT INTO shop.t (x) VALUES ('late')").await;
+    let late = guest.sql(SUM).await;
+    guest.sql("DROP TABLE shop.t").await;
+    let dropped = guest.position().await;
+    guest.sql("CREATE TABLE shop.last (n INT)").await;
+    guest.shipped().await;
+    let newest = guest.position().await;
+    let shown = guest.window(&bases).await;
+    assert!(shown.gaps.is_empty() && shown.spans.len() == 1, "{shown:?}");
+    assert!(
+        shown.spans[0].is_present && shown.spans[0].to_position.0 == newest,
+        "{shown:?}"
+    );
+
+    guest.kill().await;
+    guest.stop_server().await;
+    guest.stop().await;
+    fs::remove_dir_all(guest.data()).unwrap();
+
+    for target in [
+        Target::Time(bases[0].finished - 10),
+        Target::Time(now() + 1000),
+        Target::Including("0-1-4711".into()),
+    ] {
+        let text = told(&guest.recover(&blob, &bases, &target).await.unwrap_err());
+        assert!(text.contains("cannot be recovered: the window is 20"), "{text}");
+    }
+    let begun = Instant::now();
+    let replayed = guest.recover(&blob, &bases, &Target::Latest).await.unwrap();
+    println!("recovered {} transactions in {:?}", replayed.transactions, begun.elapsed());
+    assert_eq!(replayed.position.0, newest);
+    let tables = guest.sql("SHOW TABLES IN shop").await;
+    assert_eq!(tables.split_whitespace().collect::<Vec<_>>(), ["c", "last", "m"]);
+    for (target, wanted) in [
+        (Target::Before(dropped.clone()), &late),
+        (Target::Time(moment), &written),
+        (Target::Including(after_writes.clone()), &written),
+    ] {
+        guest.recover(&blob, &bases, &target).await.unwrap();
+        assert_eq!(&guest.sql(SUM).await, wanted, "{target:?}");
+    }
+    assert!(written.ends_with("ENABLED"), "{written}");
+    // History goes on from there, in another timeline that is joined at the fork.
+    let current = guest.sql("SELECT @@gtid_current_pos, @@read_only").await;
+    assert_eq!(current.split_whitespace().collect::<Vec<_>>(), [after_writes.as_str(), "0"]);
+    guest.ship();
+    guest.sql("INSERT INTO shop.t (x) VALUES ('new life')").await;
+    guest.shipped().await;
+    let alive = guest.sql(SUM).await;
+    guest.stop().await;
+    let shown = guest.window(&bases).await;
+    assert!(shown.gaps.is_empty(), "{shown:?}");
+    guest.recover(&blob, &bases, &Target::Latest).await.unwrap();
+    assert_eq!(guest.sql(SUM).await, alive);
+    // What only the first life had is still there, by its name.
+    guest.recover(&blob, &bases, &Target::Including(newest)).await.unwrap();
+    assert_eq!(guest.sql("SHOW TABLES IN shop LIKE 'last'").await, "last");
+}
