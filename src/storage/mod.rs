@@ -23,6 +23,8 @@ mod retry;
 #[cfg(feature = "s3")]
 mod s3;
 mod settings;
+#[cfg(feature = "swift")]
+mod swift;
 mod types;
 
 pub use digest::PartsDigest;
@@ -146,6 +148,8 @@ pub const STORES: &[(&str, Open)] = &[
     ("file", file::open),
     #[cfg(feature = "s3")]
     ("s3", s3::open),
+    #[cfg(feature = "swift")]
+    ("swift", swift::open),
 ];
 
 /// Opens the store of `backup_storage`.

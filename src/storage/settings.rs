@@ -69,6 +69,15 @@ pub struct SwiftSettings {
     pub url: Option<String>,
     /// `swift_api_insecure`: certificates are not checked.
     pub insecure: bool,
+    /// `[service_credentials] region_name`, for catalogs; empty takes the first endpoint.
+    pub region: String,
+    /// `[service_credentials] auth_url`: Keystone, for requests that bring neither a URL nor a catalog.
+    pub auth_url: Option<String>,
+    /// `backup_swift_credentials`: file for backups that no request asks for, with the lines `auth_url = …` and either
+    /// `application_credential_id = …` and `application_credential_secret = …`, or `user = …` and `key = …` (Swift's own accounts).
+    pub credentials: Option<PathBuf>,
+    /// `backup_aes_cbc_key`: opens what upstream's older agents encrypted (`.enc`).
+    pub upstream_key: Option<Secret>,
 }
 
 impl Default for SwiftSettings {
@@ -77,6 +86,10 @@ impl Default for SwiftSettings {
             container: "database_backups".to_owned(),
             url: None,
             insecure: false,
+            region: "RegionOne".to_owned(),
+            auth_url: None,
+            credentials: None,
+            upstream_key: None,
         }
     }
 }
@@ -94,6 +107,8 @@ pub struct Access {
     pub token: Option<Secret>,
     /// The project of the request.
     pub project_id: Option<String>,
+    /// The catalog of the request's context, where older callers name the Swift account.
+    pub service_catalog: Option<serde_json::Value>,
 }
 
 /// Where a store is: `file:///srv/backups`, `s3://bucket/prefix`, `swift`, `swift://container`, `conductor`. Holds no secret.

@@ -118,6 +118,7 @@ class Faults:
         if not rule:
             return self.app(env, start_response)
         env["faults.input"] = env["wsgi.input"]  # Swift wraps it
+        env["eventlet.minimum_write_chunk_size"] = 1  # what was sent before a cut arrives
         return getattr(self, "do_" + rule["do"])(rule, env, start_response)
 
     def find(self, env):

@@ -184,8 +184,11 @@ def main():
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
-    for child in children:
-        os.waitpid(child, 0)
+    while True:
+        try:
+            os.wait()
+        except ChildProcessError:
+            return
 
 
 main()
