@@ -137,6 +137,11 @@ with_swift() {
     TROVE_TEST_SWIFT=$(cat "$LOGS/swift.url")
     TROVE_TEST_S3=$TROVE_TEST_SWIFT
   fi
+  # Upstream's own backup code, where its packages are.
+  if [ "$LEVEL" = all ] && [ -d "$VENV/source" ]; then
+    export TROVE_TEST_UPSTREAM_PYTHON=$VENV/bin/python TROVE_TEST_UPSTREAM_SOURCE
+    TROVE_TEST_UPSTREAM_SOURCE=$(echo "$VENV"/source/trove-*/)
+  fi
 }
 
 nextest() {

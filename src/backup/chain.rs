@@ -3,7 +3,7 @@
 use super::jobs::{Order, ParentOf, Wanted};
 use super::keys::Keys;
 use super::manifest::MAX_MANIFEST;
-use super::{BackupError, BackupId, Format, Kind, Manifest, Parent, Service};
+use super::{BackupError, BackupId, Format, Kind, Manifest, Parent, Service, upstream};
 use crate::storage::{self, Access, ObjectName, StorageErrorKind, Store};
 use datastore_api::EngineFacts;
 use std::sync::Arc;
@@ -19,6 +19,8 @@ pub struct Link {
     pub store: Arc<dyn Store>,
     /// What is known of it.
     pub manifest: Manifest,
+    /// How it is read, if upstream's agent took it: then there is no manifest, and what is known was put together from its object.
+    pub foreign: Option<upstream::Found>,
 }
 
 /// A whole chain.
@@ -89,6 +91,7 @@ impl Chain {
             ParentOf::Id(id) => Link {
                 store: store.clone(),
                 manifest: Self::read(store.as_ref(), id, keys).await?,
+                foreign: None,
             },
             ParentOf::Last => {
                 let newest = super::list::list(store.as_ref(), Some(&service.settings.guest_id))
@@ -102,11 +105,12 @@ impl Chain {
                 Link {
                     manifest: Self::read(store.as_ref(), &newest.id, keys).await?,
                     store: store.clone(),
+                    foreign: None,
                 }
             }
         };
         let manifest = link.manifest;
-        if manifest.guest != service.settings.guest_id {
+        if link.foreign.is_none() && manifest.guest != service.settings.guest_id {
             let text = format!(
                 "backup {} is of instance {}, and an increment builds on its own instance's",
                 manifest.id, manifest.guest
@@ -142,7 +146,11 @@ impl Chain {
                 let place = wanted.place.as_ref().unwrap_or_else(|| service.place());
                 let store = service.store(place, &wanted.access)?;
                 let manifest = Self::read(store.as_ref(), id, &keys).await?;
-                Link { store, manifest }
+                Link {
+                    store,
+                    manifest,
+                    foreign: None,
+                }
             }
             (None, None) => {
                 return Err(BackupError::Invalid(
@@ -169,7 +177,11 @@ impl Chain {
             link = match &parent.id {
                 // Beside its child, wherever that was moved to.
                 Some(parent_id) => match Self::read(store.as_ref(), parent_id, &keys).await {
-                    Ok(manifest) => Link { store, manifest },
+                    Ok(manifest) => Link {
+                        store,
+                        manifest,
+                        foreign: None,
+                    },
                     Err(BackupError::Missing { .. }) => find(service, &parent.location, &wanted.access, &keys)
                         .await
                         .map_err(|error| without_parent(&id, error))?,
@@ -198,8 +210,23 @@ async fn find(service: &Service, location: &str, access: &Access, keys: &Keys) -
     let (store, name) = storage::open_at(&service.settings.storage, location, access)?;
     let last = name.as_str().rsplit('/').next().unwrap_or_default();
     let id: BackupId = last.split('.').next().unwrap_or_default().parse()?;
-    let manifest = Chain::read(store.as_ref(), &id, keys).await?;
-    Ok(Link { store, manifest })
+    match Chain::read(store.as_ref(), &id, keys).await {
+        Ok(manifest) => Ok(Link {
+            store,
+            manifest,
+            foreign: None,
+        }),
+        // Upstream's agent writes no manifest.
+        Err(missing @ BackupError::Missing { .. }) => match upstream::find(&store, &name, location, &id).await? {
+            Some((manifest, found)) => Ok(Link {
+                store,
+                manifest,
+                foreign: Some(found),
+            }),
+            None => Err(missing),
+        },
+        Err(error) => Err(error),
+    }
 }
 
 /// The checksum that a caller was told must be the one of the backup that is there.

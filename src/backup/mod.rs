@@ -25,6 +25,7 @@ mod point;
 mod restore;
 mod service;
 mod settings;
+pub mod upstream;
 mod verify;
 
 pub use chain::{Chain, Link};

@@ -6,7 +6,7 @@ use super::log;
 use super::pipeline::{self, Opened, Progress, ReadSettings};
 use super::point::{REPLAY, Way};
 use super::service::summary;
-use super::{BackupError, Chain, Link, Manifest, Service};
+use super::{BackupError, Chain, Link, Manifest, Service, upstream};
 use datastore_api::{DriverError, Restore, RestorePlace, Restored, RestoredAs, chain};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -128,6 +128,14 @@ impl Service {
         restore: &mut dyn Restore,
         progress: &watch::Sender<Progress>,
     ) -> Result<(), BackupError> {
+        if let Some(found) = &link.foreign {
+            let key = self.settings.storage.swift.upstream_key.as_ref();
+            let mut stream = upstream::open(&link.store, found, key, progress).await?;
+            if let Err(error) = restore.unpack(&mut stream).await {
+                return Err(stream.error().map_or(BackupError::Engine(error), BackupError::Shared));
+            }
+            return stream.finish().await.map_err(BackupError::Shared);
+        }
         let keys = self.keys(wanted.key.as_ref())?;
         let mut opened = pipeline::open(&link.store, &link.manifest, &keys, ReadSettings::default(), progress.clone()).await?;
         if let Err(error) = restore.unpack(&mut opened).await {

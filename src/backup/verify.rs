@@ -2,7 +2,7 @@
 //! sample. What was found goes into the manifest.
 
 use super::jobs::{Doing, End, Ended, Order, Wanted};
-use super::{BackupError, Manifest, Service, Verified};
+use super::{BackupError, Manifest, Service, Verified, upstream};
 use crate::storage::{self, Meta, ObjectName};
 use bytes::Bytes;
 use chrono::Utc;
@@ -130,6 +130,10 @@ impl Service {
     }
 
     async fn rewrite(&self, wanted: &Wanted, manifest: &Manifest) -> Result<(), BackupError> {
+        // Upstream's agent wrote none, and what we put together is no proof of anything.
+        if upstream::is_foreign(manifest) {
+            return Ok(());
+        }
         let (store, _) = self.locate(wanted)?;
         let bytes = manifest.encode(&self.keys(wanted.key.as_ref())?)?;
         let name = ObjectName::new(manifest.id.manifest_name())?;

@@ -105,6 +105,12 @@ fn storage(reader: &mut Reader<'_>) -> storage::Settings {
                 .unwrap_or(usual.swift.container),
             url: reader.text(DEFAULT, "swift_url"),
             insecure: reader.bool(DEFAULT, "swift_api_insecure"),
+            region: reader
+                .text("service_credentials", "region_name")
+                .unwrap_or(usual.swift.region),
+            auth_url: reader.text("service_credentials", "auth_url"),
+            credentials: reader.path(OWN, "backup_swift_credentials"),
+            upstream_key: reader.secret(DEFAULT, "backup_aes_cbc_key"),
         },
     }
 }

@@ -52,10 +52,17 @@ need_rust() {
 # upstream_venv: upstream's own packages in $VENV.
 upstream_venv() {
   local wanted=$TOP/tests/upstream/requirements.txt
-  cmp -s "$wanted" "$VENV/.requirements" && return
+  cmp -s "$wanted" "$VENV/.requirements" && [ -d "$VENV/source" ] && return
   rm -rf "$VENV"
   "$PYTHON" -m venv "$VENV"
   # Kept out of the way of dependency resolution: the file names every package, frozen from a set that works.
   "$VENV/bin/pip" install --quiet --disable-pip-version-check --no-deps -r "$wanted"
+  # What runs in upstream's backup container is in the source distribution only: $VENV/source/trove-VERSION/backup. To download
+  # it pip looks at its metadata, for which it wants wheel.
+  local trove
+  "$VENV/bin/pip" install --quiet --disable-pip-version-check --no-deps wheel==0.45.1
+  trove=$(grep -i '^trove==' "$wanted")
+  "$VENV/bin/pip" download --quiet --disable-pip-version-check --no-deps --no-binary :all: --no-build-isolation -d "$VENV/source" "$trove"
+  tar -xzf "$VENV"/source/trove-*.tar.gz -C "$VENV/source" --wildcards '*/backup/*'
   cp "$wanted" "$VENV/.requirements"
 }

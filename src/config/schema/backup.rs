@@ -1,6 +1,6 @@
 //! The options of backups.
 
-use super::Kind::{Bool, Choice, Int, Path, Seconds, Text};
+use super::Kind::{Bool, Choice, Int, Path, Seconds, Secret, Text};
 use super::{DAY, DEFAULT, NO, OWN, Opt, opt};
 
 /// Upstream's options of the store.
@@ -8,7 +8,13 @@ pub(super) const UPSTREAM: &[Opt] = &[
     opt(DEFAULT, "backup_swift_container", Text, Some("database_backups")),
     opt(DEFAULT, "swift_url", Text, None),
     opt(DEFAULT, "swift_api_insecure", Bool, NO),
+    opt(DEFAULT, "backup_aes_cbc_key", Secret, None),
+    opt(SERVICE, "auth_url", Text, None),
+    opt(SERVICE, "region_name", Text, Some("RegionOne")),
 ];
+
+/// Section of upstream's options of Keystone.
+const SERVICE: &str = "service_credentials";
 
 /// Ours.
 pub(super) const OURS: &[Opt] = &[
@@ -50,6 +56,10 @@ pub(super) const OURS: &[Opt] = &[
         .help("Seconds for which one part, or one other request, is tried again before the backup fails."),
     opt(OWN, "backup_folder_mounted", Bool, NO)
         .help("The folder of a file storage must be on another file system than /: a mount that is missing fails the backup."),
+    opt(OWN, "backup_swift_credentials", Path, None).help(
+        "File, mode 0600, for backups in Swift that no request asks for: auth_url = ... and application_credential_id = ... and \
+         application_credential_secret = ..., or auth_url = ..., user = ... and key = ... for Swift's own accounts.",
+    ),
     opt(OWN, "backup_s3_endpoint", Text, None).help("URL of the S3 service. Default: Amazon's of the region."),
     opt(OWN, "backup_s3_region", Text, Some("us-east-1")).help("Its region."),
     opt(OWN, "backup_s3_credentials", Path, None)

@@ -128,6 +128,11 @@ pub fn access(ctx: &Ctx, op: &Op, swift_url: Option<&str>, swift_container: Opti
         swift_container: filled(swift_container),
         token: text("auth_token").map(Secret::from),
         project_id: text("project_id").or_else(|| text("tenant")),
+        service_catalog: op
+            .context
+            .get("service_catalog")
+            .filter(|catalog| catalog.is_array())
+            .cloned(),
     }
 }
 
