@@ -232,7 +232,11 @@ impl TryFrom<String> for Digest {
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         let mut bytes = [0; 32];
-        hex::decode_to_slice(text, &mut bytes).map_err(|_| "a digest has 64 hex digits")?;
+        let decoded = hex::decode_to_slice(&text, &mut bytes);
+        // One text for each digest: a changed letter is a changed manifest.
+        if decoded.is_err() || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return Err("a digest has 64 hex digits in lower case");
+        }
         Ok(Self(bytes))
     }
 }

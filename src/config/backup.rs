@@ -4,7 +4,7 @@ use super::reader::Reader;
 use super::schema::{DEFAULT, OWN};
 use super::settings::DatastoreSettings;
 use crate::backup::log::{self, WhenFull};
-use crate::backup::pipeline::PipelineSettings;
+use crate::backup::pipeline::{Adaptive, PipelineSettings};
 use crate::backup::{self, Format, Second, VerifyPolicy};
 use crate::storage::{self, Place, S3Settings, SwiftSettings};
 use std::time::Duration;
@@ -68,11 +68,17 @@ fn pipeline(reader: &mut Reader<'_>) -> PipelineSettings {
         .int(OWN, "backup_threads")
         .and_then(|threads| u32::try_from(threads).ok());
     let rate: u64 = reader.count(OWN, "backup_rate");
+    let pressure: u32 = reader.count(OWN, "backup_pressure");
     let usual = PipelineSettings::default();
     PipelineSettings {
         level: reader.count::<i32>(OWN, "backup_level"),
         threads: threads.unwrap_or(usual.threads),
         rate: (rate > 0).then_some(rate),
+        adaptive: (pressure > 0).then(|| Adaptive {
+            limit: f64::from(pressure) / 100.0,
+            ..Adaptive::default()
+        }),
+        read_back: reader.bool(OWN, "backup_read_back"),
         ..usual
     }
 }

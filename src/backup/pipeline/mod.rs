@@ -43,7 +43,8 @@ pub struct PipelineSettings {
     pub level: i32,
     /// Threads that compress; 0 compresses in the thread that does the rest.
     pub threads: u32,
-    /// Parts that are with the storage at once, beside the one that is being filled.
+    /// Most parts that are with the storage at once, beside the one that is being filled. Fewer if they are long: all of them together
+    /// take 20 MiB of memory, or two parts.
     pub parts_in_flight: usize,
     /// Most bytes a second taken from the database, `None` for no limit.
     pub rate: Option<u64>,
@@ -51,6 +52,9 @@ pub struct PipelineSettings {
     pub adaptive: Option<Adaptive>,
     /// Cipher, if there is a key; `None` for the faster one on this machine.
     pub scheme: Option<Scheme>,
+    /// Before a backup is called complete, its blob is read back and proved as for a restore: what a storage that lies has made of it is
+    /// found then, and not when it is needed.
+    pub read_back: bool,
 }
 
 impl Default for PipelineSettings {
@@ -63,6 +67,7 @@ impl Default for PipelineSettings {
             rate: None,
             adaptive: None,
             scheme: None,
+            read_back: false,
         }
     }
 }
@@ -92,5 +97,12 @@ pub fn extension(plain: &str, format: Format, sealed: bool) -> String {
         (Format::Upstream, _) => format!("{plain}.gz"),
         (Format::Native, false) => format!("{plain}.zst"),
         (Format::Native, true) => format!("{plain}.zst.sealed"),
+    }
+}
+
+/// Makes way for everybody else: of this thread, and of those it starts. Not being allowed to is no reason to fail.
+fn be_nice() {
+    if rustix::process::getpriority_process(None).is_ok_and(|now| now < NICE) {
+        let _ = rustix::process::setpriority_process(None, NICE);
     }
 }

@@ -4,7 +4,7 @@ use super::cipher::Opener;
 use super::cut::{Back, Empty, buffers};
 use super::progress::Meter;
 use super::unpack::{self, MAX_WINDOW_LOG, Outlet, Plain, Wanted};
-use super::{NICE, Progress};
+use super::{Progress, be_nice};
 use crate::backup::keys::Keys;
 use crate::backup::{BackupError, Manifest, Method};
 use crate::storage::{ObjectName, StorageError, StorageErrorKind, Store};
@@ -102,6 +102,33 @@ pub async fn open(
     settings: ReadSettings,
     progress: watch::Sender<Progress>,
 ) -> Result<Opened, BackupError> {
+    let (opened, fetch) = begin(store.as_ref(), manifest, keys, settings, progress).await?;
+    let store = Arc::clone(store);
+    tokio::spawn(async move { fetch.run(store.as_ref()).await });
+    Ok(opened)
+}
+
+/// Reads a blob to its end as a restore would, and throws the stream away.
+pub(super) async fn prove(store: &dyn Store, manifest: &Manifest, keys: &Keys) -> Result<(), BackupError> {
+    let nobody = watch::Sender::new(Progress::default());
+    let (opened, fetch) = begin(store, manifest, keys, ReadSettings::default(), nobody).await?;
+    let ((), end) = tokio::join!(fetch.run(store), opened.finish());
+    end.map_err(|error| match Arc::try_unwrap(error) {
+        Ok(error) => error,
+        Err(shared) => BackupError::Damaged {
+            blob: manifest.blob.clone(),
+            how: datastore_api::chain(&*shared),
+        },
+    })
+}
+
+async fn begin(
+    store: &dyn Store,
+    manifest: &Manifest,
+    keys: &Keys,
+    settings: ReadSettings,
+    progress: watch::Sender<Progress>,
+) -> Result<(Opened, Fetch), BackupError> {
     let compression = manifest.compression;
     if compression.method == Method::Zstd && !(10..=MAX_WINDOW_LOG).contains(&compression.window_log) {
         return Err(BackupError::Invalid(format!(
@@ -156,8 +183,7 @@ pub async fn open(
     std::thread::Builder::new()
         .name("backup-unpack".into())
         .spawn(move || {
-            // Not being allowed to be nice is no reason to fail.
-            let _ = rustix::process::nice(NICE);
+            be_nice();
             // The outlet is closed after the reason is known: who reads asks for it then.
             if let Err(error) = unpack::run(input, &pieces_back, wanted, opener, &mut outlet)
                 && error.kind() != io::ErrorKind::BrokenPipe
@@ -170,21 +196,23 @@ pub async fn open(
             source,
         })?;
     let fetch = Fetch {
-        store: Arc::clone(store),
+        location: store.location(&name),
         name,
         settings,
         wanted,
         progress,
         shared: Arc::clone(&shared),
+        empty: pieces_empty,
+        pieces,
     };
-    tokio::spawn(fetch.run(pieces_empty, pieces));
-    Ok(Opened {
+    let opened = Opened {
         chunk: Bytes::new(),
         chunks,
         back,
         end: None,
         shared,
-    })
+    };
+    Ok((opened, fetch))
 }
 
 impl Opened {
@@ -258,20 +286,23 @@ impl AsyncRead for Opened {
 
 /// Reads the blob ahead of who unpacks it.
 struct Fetch {
-    store: Arc<dyn Store>,
     name: ObjectName,
+    location: String,
     settings: ReadSettings,
     wanted: Wanted,
     progress: watch::Sender<Progress>,
     shared: Arc<Shared>,
+    empty: Empty,
+    /// `None`: that was all.
+    pieces: mpsc::Sender<Option<Bytes>>,
 }
 
 impl Fetch {
-    async fn run(self, empty: Empty, pieces: mpsc::Sender<Option<Bytes>>) {
-        match self.all_of_it(empty, &pieces).await {
+    async fn run(mut self, store: &dyn Store) {
+        match self.all_of_it(store).await {
             // The end of the bytes; what they are worth is found behind.
             Ok(true) => {
-                let _ = pieces.send(None).await;
+                let _ = self.pieces.send(None).await;
             }
             Ok(false) => {}
             Err(error) => self.shared.fail(error),
@@ -279,13 +310,14 @@ impl Fetch {
     }
 
     /// `false`: nobody wants more.
-    async fn all_of_it(&self, mut empty: Empty, pieces: &mpsc::Sender<Option<Bytes>>) -> Result<bool, BackupError> {
+    async fn all_of_it(&mut self, store: &dyn Store) -> Result<bool, BackupError> {
         let total = self.wanted.stored_bytes;
-        let mut meter = Meter::new(&self.progress, total);
+        let progress = self.progress.clone();
+        let mut meter = Meter::new(&progress, total);
         let (mut offset, mut broken, mut in_a_row) = (0u64, 0, 0);
         let mut body = None;
         while offset < total {
-            let Some(mut piece) = empty.recv().await else {
+            let Some(mut piece) = self.empty.recv().await else {
                 return Ok(false);
             };
             let want = PIECE.min(usize::try_from(total - offset).unwrap_or(PIECE));
@@ -296,7 +328,7 @@ impl Fetch {
                 let got = async {
                     let body = match &mut body {
                         Some(body) => body,
-                        none => none.insert(self.store.get_from(&self.name, offset + piece.len() as u64).await?),
+                        none => none.insert(store.get_from(&self.name, offset + piece.len() as u64).await?),
                     };
                     let room = want - piece.len();
                     let mut rest = (&mut piece).limit(room);
@@ -313,7 +345,7 @@ impl Fetch {
             if !piece.is_empty() {
                 in_a_row = 0;
             }
-            if pieces.send(Some(piece.freeze())).await.is_err() {
+            if self.pieces.send(Some(piece.freeze())).await.is_err() {
                 return Ok(false);
             }
             meter.at(offset, offset, None);
@@ -338,7 +370,6 @@ impl Fetch {
     }
 
     fn broken(&self, what: &'static str, cause: Option<io::Error>) -> StorageError {
-        let place = self.store.location(&self.name);
         // A store's own error comes as one of the system; what it thinks of it is kept.
         let inner = cause
             .as_ref()
@@ -346,7 +377,7 @@ impl Fetch {
         if let Some(inner) = inner {
             return inner;
         }
-        let error = StorageError::new(StorageErrorKind::Unreachable, "read", place, what);
+        let error = StorageError::new(StorageErrorKind::Unreachable, "read", &self.location, what);
         match cause {
             Some(cause) => error.because(cause),
             None => error,

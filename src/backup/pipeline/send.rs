@@ -7,7 +7,7 @@ use super::pressure::Governor;
 use super::progress::Meter;
 use super::source::Source;
 use super::throttle::Throttle;
-use super::{CHUNK, NICE, PipelineSettings, Progress};
+use super::{CHUNK, PipelineSettings, Progress, be_nice};
 use crate::backup::keys::Key;
 use crate::backup::{BackupError, BackupId, Compression, Encryption, Format, Parts};
 use crate::storage::{Meta, Receipt, StorageError, Upload};
@@ -27,8 +27,12 @@ use tracing::warn;
 
 /// Plain chunks on their way from the source to the thread.
 const CHUNKS: usize = 4;
+/// Most bytes of parts that are in memory, as far as the store's parts are short enough: one is filled and one is sent whatever they take.
+const PARTS_MEMORY: usize = 20 << 20;
 /// How often the figures are looked at.
 const TICK: Duration = Duration::from_millis(250);
+/// How long the thread may take to say why it took no more.
+const WHY: Duration = Duration::from_secs(10);
 /// How long the storage may take to forget an upload.
 const ABORT: Duration = Duration::from_secs(60);
 
@@ -109,13 +113,14 @@ async fn all_of_it<S: Source>(
         }
         None => (None, None),
     };
-    let in_flight = plan.settings.parts_in_flight.max(1);
+    let affordable = PARTS_MEMORY / upload.part_bytes(0).max(1);
+    let in_flight = plan.settings.parts_in_flight.min(affordable.saturating_sub(1)).max(1);
     let (parts_back, parts_empty) = buffers(in_flight + 1);
     let (full, mut parts) = mpsc::channel(in_flight + 1);
     let seen = Arc::new(Seen::default());
     let sizes = Arc::clone(upload);
     let cutter = Cutter::new(Box::new(move |index| sizes.part_bytes(index)), parts_empty, full);
-    let (mut inlet, mut packing) = start(plan.settings, compression, sealer, cutter, &seen)?;
+    let (mut inlet, packing) = start(plan.settings, compression, sealer, cutter, &seen)?;
 
     let from_the_source = async {
         let (facts, said) = source.run(&mut inlet).await.map_err(BackupError::Engine)?;
@@ -157,11 +162,15 @@ async fn all_of_it<S: Source>(
     let joined = async { tokio::try_join!(from_the_source, to_the_storage) }.await;
     let (facts, sent) = match joined {
         Ok(both) => both,
-        // A source that cannot write any more says so; why is known by who did not take it.
-        Err(BackupError::Engine(error)) => match packing.try_recv() {
-            Ok(Err(why)) => return Err(pack("pack the backup")(why)),
-            _ => return Err(BackupError::Engine(error)),
-        },
+        // A source that cannot write any more says so; why is known by who did not take it, and that ends as soon as both its sides are
+        // gone.
+        Err(BackupError::Engine(error)) => {
+            drop((inlet, parts_back));
+            return Err(match timeout(WHY, packing).await {
+                Ok(Ok(Err(why))) => pack("pack the backup")(why),
+                _ => BackupError::Engine(error),
+            });
+        }
         Err(error) => return Err(error),
     };
     let gone = || io::Error::other("the thread that packs ended without a word");
@@ -228,8 +237,7 @@ fn start(
     std::thread::Builder::new()
         .name("backup-pack".into())
         .spawn(move || {
-            // Of this thread and of those it starts. Not being allowed to be nice is no reason to fail.
-            let _ = rustix::process::nice(NICE);
+            be_nice();
             let throttle = Throttle::new(fixed, governor, &seen.held_to);
             let result = pack::run(input, &back, throttle, &seen, (compression, threads), sealer, cutter);
             // Nobody listens if the backup was given up.

@@ -1,17 +1,23 @@
 //! A whole backup: blob, then manifest.
 
+use super::open::prove;
 use super::source::Source;
 use super::{PipelineSettings, Plan, Progress, extension, send};
 use crate::backup::keys::Keys;
 use crate::backup::{BackupError, BackupId, Format, Kind, MANIFEST_VERSION, Manifest, Parent};
-use crate::storage::{Meta, ObjectName, Store, Upload};
+use crate::storage::{Meta, ObjectName, StorageError, Store, Upload};
 use bytes::Bytes;
 use chrono::Utc;
 use datastore_api::EngineFacts;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
+
+/// How long the removal of what a failed backup left may take.
+const TAKE_BACK: Duration = Duration::from_secs(60);
 
 /// What is known of a backup before it is taken.
 pub struct Draft<'a> {
@@ -77,7 +83,14 @@ pub async fn take<S: Source<Facts = EngineFacts>>(
         key,
         estimate: draft.estimate,
     };
-    let sent = send(source, &upload, &plan, draft.meta, progress, cancel).await?;
+    let sent = match send(source, &upload, &plan, draft.meta, progress, cancel).await {
+        Ok(sent) => sent,
+        Err(error) => {
+            // The abort has seen to an upload. What was finished and is wrong, or was cancelled just then, has its name already.
+            take_back(store, &[&blob]).await;
+            return Err(error);
+        }
+    };
     let manifest = Manifest {
         version: MANIFEST_VERSION,
         id: draft.id,
@@ -102,23 +115,40 @@ pub async fn take<S: Source<Facts = EngineFacts>>(
         verified: None,
         agent: env!("CARGO_PKG_VERSION").into(),
     };
-    let written = match manifest.encode(keys) {
-        Ok(bytes) => store
-            .put(&manifest_name, Bytes::from(bytes), &Meta::new())
-            .await
-            .map_err(BackupError::from),
-        Err(error) => Err(error),
+    let last_steps = async {
+        if settings.read_back {
+            prove(store, &manifest, keys).await?;
+        }
+        let bytes = manifest.encode(keys)?;
+        store.put(&manifest_name, Bytes::from(bytes), &Meta::new()).await?;
+        Ok(())
     };
-    match written {
-        Ok(_) => Ok(manifest),
+    let done = tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(BackupError::Cancelled),
+        done = last_steps => done,
+    };
+    match done {
+        Ok(()) => Ok(manifest),
         Err(error) => {
-            for name in [&manifest_name, &blob] {
-                if let Err(error) = store.delete(name).await {
-                    warn!(%name, error = %datastore_api::chain(&error), "could not take back what a failed backup left");
-                }
-            }
+            take_back(store, &[&manifest_name, &blob]).await;
             Err(error)
         }
+    }
+}
+
+/// Removes what a failed backup left. What cannot be removed is no backup without its manifest, and is found by who cleans up.
+async fn take_back(store: &dyn Store, names: &[&ObjectName]) {
+    let deleted = timeout(TAKE_BACK, async {
+        for name in names {
+            store.delete(name).await?;
+        }
+        Ok::<_, StorageError>(())
+    });
+    match deleted.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(error = %datastore_api::chain(&error), "could not remove what a failed backup left"),
+        Err(_) => warn!("could not remove in time what a failed backup left"),
     }
 }
 

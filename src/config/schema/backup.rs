@@ -47,6 +47,13 @@ pub(super) const OURS: &[Opt] = &[
     opt(OWN, "backup_level", Int(1, 19), Some("3")).help("How hard to compress."),
     opt(OWN, "backup_threads", Int(0, 64), None).help("Threads that compress. Default: as many as there are processors, at most 2."),
     opt(OWN, "backup_rate", Int(0, 1 << 40), Some("0")).help("Most bytes a second that a backup takes from the database, 0 is no limit."),
+    opt(OWN, "backup_pressure", Int(0, 100), Some("0")).help(
+        "A backup slows down while processes wait for disk or processor more than this percentage of the time (pressure stall \
+         information), 0 never.",
+    ),
+    opt(OWN, "backup_read_back", Bool, NO).help(
+        "A backup is read back from the storage and proved before it is called complete: finds a storage that confirms what it has not.",
+    ),
     opt(OWN, "backup_progress", Seconds(0.1, DAY), Some("10"))
         .help("Seconds between two messages to the conductor that tell how far a backup is."),
     opt(OWN, "backup_scratch", Path, None)
