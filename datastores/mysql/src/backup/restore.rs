@@ -74,8 +74,8 @@ impl Server {
         if *place == RestorePlace::Empty {
             self.stop_server(STOP_LIMIT).await?;
             self.mark(Progress::Restoring).await?;
-            let cleared = self.context.host.clear_dir(&room.new).await;
-            cleared.map_err(|error| errors::file("clear", &room.new, error))?;
+            self.remove_folder(&room.new).await?;
+            self.make_own_dir(&room.new).await?;
         }
         self.remove_room(room).await
     }

@@ -4,12 +4,18 @@ use crate::datastore::Server;
 use crate::marker::Progress;
 use crate::{errors, prepare};
 use datastore_api::{DriverError, EngineFacts, ErrorKind, FileMode, Owner, RestorePlace};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
 
 /// Says that a folder for a scratch server is one of ours, which may be emptied.
 const SCRATCH_MARK: &str = "trove-scratch";
 /// Longest path of a folder for a scratch server in bytes: its socket's must fit.
 const LONGEST_SCRATCH: usize = 90;
+
+/// How long a killed tool may go on writing.
+const LAST_BREATH: Duration = Duration::from_secs(10);
 
 /// The folders of a restore.
 #[derive(Debug, Clone)]
@@ -197,7 +203,19 @@ impl Server {
 
     /// Removes the room with all in it.
     pub(super) async fn remove_room(&self, room: &Room) -> Result<(), DriverError> {
-        let removed = self.context.host.remove_tree(&room.folder).await;
-        removed.map(drop).map_err(|error| errors::file("remove", &room.folder, error))
+        self.remove_folder(&room.folder).await
+    }
+
+    /// Removes a folder in which a tool that was killed just now may still have made a file.
+    pub(super) async fn remove_folder(&self, folder: &Path) -> Result<(), DriverError> {
+        let end = Instant::now() + LAST_BREATH;
+        loop {
+            match self.context.host.remove_tree(folder).await {
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && Instant::now() < end => {
+                    sleep(Duration::from_millis(50)).await;
+                }
+                removed => return removed.map(drop).map_err(|error| errors::file("remove", folder, error)),
+            }
+        }
     }
 }
