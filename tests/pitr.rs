@@ -92,10 +92,16 @@ impl Guest {
         }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "a tenant's client")]
     async fn sql(&self, text: &str) -> String {
+        self.try_sql(text).await.unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a tenant's client")]
+    async fn try_sql(&self, text: &str) -> Result<String, String> {
         let path = self.folder.path().join("volume/conf.d/root.cnf");
         let credentials = fs::read_to_string(path).unwrap();
+        // A statement with semicolons inside.
+        let (delimiter, text) = text.strip_prefix("//").map_or((";", text), |text| ("//", text));
         let password = credentials.lines().find_map(|line| line.strip_prefix("password = ")).unwrap();
         let output = tokio::process::Command::new("/usr/bin/mariadb")
             .args([
@@ -106,6 +112,7 @@ impl Guest {
                 "--execute",
                 text,
             ])
+            .arg(format!("--delimiter={delimiter}"))
             .arg(format!(
                 "--socket={}",
                 self.folder.path().join("root/var/run/mysqld/mysqld.sock").display()
@@ -114,8 +121,12 @@ impl Guest {
             .output()
             .await
             .unwrap();
-        assert!(output.status.success(), "{text}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        if output.status.success() {
+            Ok(shown(&output.stdout))
+        } else {
+            Err(shown(&output.stderr))
+        }
     }
 
     async fn position(&self) -> String {
@@ -136,6 +147,11 @@ impl Guest {
         let (on, is_on) = watch::channel(true);
         let task = tokio::spawn(shipper.run(is_on, self.status.clone()));
         self.shipping = Some(Shipping { on, task });
+    }
+
+    /// As a killed agent: in the middle of whatever it does.
+    fn cut_off(&mut self) {
+        self.shipping.take().unwrap().task.abort();
     }
 
     async fn stop(&mut self) {
@@ -223,6 +239,16 @@ impl Guest {
 
     async fn stop_server(&self) {
         self.datastore.stop(StopMode::Fast { limit: LONG }).await.unwrap();
+    }
+}
+
+impl Drop for Guest {
+    /// A server outlives its agent; this one must not outlive its test.
+    #[expect(clippy::disallowed_methods, reason = "a test ends its own server")]
+    fn drop(&mut self) {
+        if let Ok(pid) = fs::read_to_string(self.folder.path().join("root/var/run/mysqld/mysqld.pid")) {
+            let _ = std::process::Command::new("/bin/kill").args(["-KILL", pid.trim()]).status();
+        }
     }
 }
 
@@ -322,4 +348,164 @@ async fn a_server_that_was_killed_and_wiped_comes_back_to_any_moment() {
     // What only the first life had is still there, by its name.
     guest.recover(&blob, &bases, &Target::Including(newest)).await.unwrap();
     assert_eq!(guest.sql("SHOW TABLES IN shop LIKE 'last'").await, "last");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_a_crash_and_a_restart_leave_no_hole_and_a_purge_does() {
+    let mut guest = Guest::new().await;
+    guest.ship();
+    guest
+        .sql("CREATE DATABASE shop; CREATE TABLE shop.t (n INT PRIMARY KEY AUTO_INCREMENT, x LONGTEXT)")
+        .await;
+    let (_, blob, base) = guest.backup().await;
+    let bases = [base];
+    let write = "INSERT INTO shop.t (x) VALUES ('x')";
+    guest.sql(write).await;
+    guest.shipped().await;
+
+    // The store is away, and the agent is killed in the meantime.
+    let (store, away) = (guest.folder.path().join("store"), guest.folder.path().join("away"));
+    fs::rename(&store, &away).unwrap();
+    guest.sql(&format!("{write}; FLUSH BINARY LOGS; {write}")).await;
+    guest
+        .until(|status| status.state == LogState::Failing && status.error.is_some())
+        .await;
+    assert!(guest.status.borrow().behind() > Duration::ZERO);
+    guest.cut_off();
+    guest.ship();
+    guest.sql(write).await;
+    fs::rename(&away, &store).unwrap();
+    guest.shipped().await;
+    assert_eq!(guest.status.borrow().behind(), Duration::ZERO);
+
+    // The server is killed; its supervisor starts it again.
+    guest.kill().await;
+    let end = Instant::now() + LONG;
+    while guest.datastore.server_version().await.is_none() {
+        assert!(Instant::now() < end);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    guest.sql(write).await;
+    guest.shipped().await;
+    for _ in 0..70 {
+        guest.sql(write).await;
+    }
+    guest.sql(&format!("FLUSH BINARY LOGS; {write}")).await;
+    guest.shipped().await;
+    assert_eq!(guest.status.borrow().timeline, 1);
+    let shown = guest.window(&bases).await;
+    assert!(shown.gaps.is_empty() && shown.spans.len() == 1, "{shown:?}");
+
+    // A transaction larger than a piece, and small objects that were joined.
+    guest
+        .sql("INSERT INTO shop.t (x) SELECT REPEAT('0123456789', 10000) FROM shop.seq_1_to_120")
+        .await;
+    guest.shipped().await;
+    let wanted = guest.sql("CHECKSUM TABLE shop.t").await;
+    let position = guest.position().await;
+    guest.recover(&blob, &bases, &Target::Including(position)).await.unwrap();
+    assert_eq!(guest.sql("CHECKSUM TABLE shop.t").await, wanted);
+    guest.until(|status| status.timeline == 2).await;
+
+    // What was purged before it was shipped is a gap, and nothing is joined over it.
+    guest.sql(write).await;
+    guest.shipped().await;
+    guest.stop().await;
+    guest
+        .sql(&format!("{write}; FLUSH BINARY LOGS; {write}; FLUSH BINARY LOGS"))
+        .await;
+    let newest = guest
+        .sql("SHOW MASTER STATUS")
+        .await
+        .split_whitespace()
+        .next()
+        .unwrap()
+        .to_owned();
+    guest.sql(&format!("PURGE BINARY LOGS TO '{newest}'; {write}")).await;
+    guest.ship();
+    guest.shipped().await;
+    guest.stop().await;
+    let shown = guest.window(&bases).await;
+    assert_eq!(shown.gaps.len(), 1, "{shown:?}");
+    assert!(shown.gaps[0].text.contains("purged"), "{shown:?}");
+    let text = told(&guest.recover(&blob, &bases, &Target::Latest).await.unwrap_err());
+    assert!(text.contains("cannot be recovered: the window is"), "{text}");
+}
+
+/// Kills server and agent at random moments under load, wipes the data, and prints how old the newest recovered transaction was at that
+/// moment; then recovers to a transaction chosen at random. `PITR_RUNS` says how often, 50 by default.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement: run it alone"]
+async fn how_much_is_lost_when_a_server_is_killed_and_wiped_under_load() {
+    let runs: usize = std::env::var("PITR_RUNS")
+        .ok()
+        .and_then(|runs| runs.parse().ok())
+        .unwrap_or(50);
+    let mut guest = Guest::new().await;
+    guest
+        .sql("CREATE DATABASE shop; CREATE TABLE shop.t (n INT PRIMARY KEY AUTO_INCREMENT, at DOUBLE, x CHAR(100))")
+        .await;
+    guest
+        .sql(
+            "//CREATE PROCEDURE shop.load_it() BEGIN WHILE 1 DO \
+             INSERT INTO shop.t (at, x) VALUES (UNIX_TIMESTAMP(SYSDATE(6)), MD5(RAND())); END WHILE; END",
+        )
+        .await;
+    let (mut ages, mut exact, mut times) = (Vec::new(), 0, Vec::new());
+    let mut random = u64::from(std::process::id());
+    let mut next = |below: u64| {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % below
+    };
+    for run in 0..runs {
+        guest.ship();
+        guest.sql("TRUNCATE shop.t").await;
+        let (_, blob, base) = guest.backup().await;
+        let first: u64 = base.position.0.rsplit('-').next().unwrap().parse().unwrap();
+        let bases = [base];
+        let load = async {
+            let _ = guest.try_sql("CALL shop.load_it()").await;
+        };
+        let kill = async {
+            tokio::time::sleep(Duration::from_millis(500 + next(3000))).await;
+            guest.shipping.as_ref().unwrap().task.abort();
+            guest.kill().await;
+            SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap()
+                .as_secs_f64()
+        };
+        let ((), killed) = tokio::join!(load, kill);
+        guest.shipping = None;
+        guest.stop_server().await;
+        fs::remove_dir_all(guest.data()).unwrap();
+        let begun = Instant::now();
+        let replayed = guest.recover(&blob, &bases, &Target::Latest).await.unwrap();
+        times.push((begun.elapsed(), replayed.transactions));
+        let newest: f64 = guest.sql("SELECT MAX(at) FROM shop.t").await.parse().unwrap();
+        ages.push(killed - newest);
+        let chosen = 1 + next(replayed.transactions - 1);
+        let parts: Vec<&str> = replayed.position.0.split('-').collect();
+        let id = format!("{}-{}-{}", parts[0], parts[1], first + chosen);
+        guest.recover(&blob, &bases, &Target::Including(id)).await.unwrap();
+        let rows: u64 = guest.sql("SELECT COUNT(*) FROM shop.t").await.parse().unwrap();
+        exact += u64::from(rows == chosen);
+        println!(
+            "run {run}: newest {:.3} s old, {} transactions in {:?}, exact {}",
+            ages[run],
+            replayed.transactions,
+            times[run].0,
+            rows == chosen
+        );
+    }
+    ages.sort_by(f64::total_cmp);
+    let at = |percent: usize| ages[(ages.len() * percent).div_ceil(100).max(1) - 1];
+    println!(
+        "age of the newest at the kill: median {:.3} s, p99 {:.3} s, exact {exact}/{runs}",
+        at(50),
+        at(99)
+    );
+    assert_eq!(exact, runs as u64);
 }
