@@ -8,7 +8,7 @@
 #[path = "host_service/common.rs"]
 mod common;
 
-use common::{Guest, lives, server_in};
+use common::{Guest, dies, lives, server_in};
 use datastore_api::{Change, Host, ServiceId, ServiceState};
 use rustix::process::{Pid, Signal, kill_process};
 use std::time::Duration;
@@ -117,6 +117,7 @@ async fn another_process_with_the_same_number_is_not_adopted() {
     record["run"]["pid"] = other.id().into();
     std::fs::write(&path, record.to_string()).unwrap();
     kill(pid, Signal::KILL);
+    dies(pid).await;
     let host = guest.machine();
     host.adopt().await.unwrap();
     let id = ServiceId("db".into());

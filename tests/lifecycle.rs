@@ -134,10 +134,10 @@ async fn a_call_that_expired_in_the_queue_waits_no_longer() {
 async fn what_is_not_built_says_so_in_upstreams_words() {
     let dir = tempfile::tempdir().unwrap();
     let guest = GuestBuilder::new(dir.path()).build().await;
-    let error = guest.call("create_backup", json!({"backup_info": {}})).await.unwrap_err();
+    let error = guest.call("guest_log_list", json!({})).await.unwrap_err();
     assert_eq!(
         error,
-        "DatastoreOperationNotSupported: The 'create_backup' operation is not supported for the 'sim' datastore."
+        "DatastoreOperationNotSupported: The 'guest_log_list' operation is not supported for the 'sim' datastore."
     );
     let error = guest.call("no_such", json!({})).await.unwrap_err();
     assert_eq!(error, "NoSuchMethod: Endpoint does not support RPC method no_such");
@@ -163,7 +163,8 @@ async fn a_backup_that_cannot_be_made_fails_instead_of_waiting_for_ever() {
     let dir = tempfile::tempdir().unwrap();
     let guest = GuestBuilder::new(dir.path()).build().await;
     let asked = json!({"backup_info": {"id": "0c2a6c1e"}});
-    guest.call("create_backup", asked).await.unwrap_err();
+    let context = json!({"user": "u", "tenant": "t"}).as_object().cloned().unwrap();
+    guest.send_with("request-1", "create_backup", asked, context).await.unwrap();
     let reports = guest.reports.lock().unwrap();
     let report = reports.iter().find(|cast| cast.method == "update_backup").unwrap();
     assert_eq!(report.args["backup_id"], "0c2a6c1e");

@@ -205,7 +205,10 @@ impl Dispatcher {
         };
         let began = Instant::now();
         let result = match admission {
-            Err(denied) => Err(denied),
+            Err(denied) => {
+                fail_backup(ctx, request, &denied).await;
+                Err(denied)
+            }
             Ok(_) => {
                 info!(method = entry.name, request_id = op.id.0, resumed, "request admitted");
                 if !op.is_done(STARTED) {
@@ -273,13 +276,18 @@ pub(super) async fn reject(ctx: &Ctx, request: &Request, error: &RpcError) {
     if request.method == methods::PREPARE {
         methods::prepare_refused(ctx).await;
     }
+    fail_backup(ctx, request, error).await;
+    if table::find(&request.method).is_some_and(|entry| entry.built.as_ref().is_none_or(|built| built.notifies)) {
+        notify(ctx, &request.method, &request.context, Some(error)).await;
+    }
+}
+
+/// The row of a backup that is refused before it begins does not wait for ever.
+async fn fail_backup(ctx: &Ctx, request: &Request, error: &RpcError) {
     if request.method == methods::CREATE_BACKUP
         && let Some(id) = request.args.get("backup_info").and_then(|info| info["id"].as_str())
     {
         ctx.backups.refused(id, &request.context, &error.chain()).await;
-    }
-    if table::find(&request.method).is_some_and(|entry| entry.built.as_ref().is_none_or(|built| built.notifies)) {
-        notify(ctx, &request.method, &request.context, Some(error)).await;
     }
 }
 

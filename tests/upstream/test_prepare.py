@@ -122,8 +122,8 @@ def test_prepare_waits_in_the_queue_for_an_agent_that_boots_later(new_guest, clo
     guest.start().healthy().logs_in()
 
 
-def test_what_is_not_built_yet_fails_loudly(new_guest, cloud):
+def test_a_backup_that_lies_nowhere_fails_the_instance(new_guest, cloud):
     guest = new_guest().start()
     guest.prepare(backup_info={"id": "b", "instance_id": "i", "location": "x", "type": "full", "checksum": None})
     cloud.expect(guest.id, "failed to spawn", 30)
-    assert "not supported" in fault(cloud, guest)
+    assert "no location of a backup" in fault(cloud, guest)

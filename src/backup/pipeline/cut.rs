@@ -63,6 +63,11 @@ impl Cutter {
         }
     }
 
+    /// Whether nobody uploads any more.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.full.is_closed()
+    }
+
     /// Takes bytes. Waits for an empty buffer; `BrokenPipe` if nobody uploads any more.
     pub(super) fn push(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         self.digest.update(bytes);

@@ -59,7 +59,7 @@ pub(super) fn run(
     loop {
         match input.blocking_recv() {
             Some(Piece::Bytes(bytes)) => {
-                throttle.take(bytes.len(), || input.is_closed());
+                throttle.take(bytes.len(), || out.cutter.is_given_up());
                 digest.update(&bytes);
                 squeezer.push(&bytes, &mut out)?;
                 plain_bytes += bytes.len() as u64;
