@@ -112,7 +112,9 @@ async fn another_process_with_the_same_number_is_not_adopted() {
     let pid = agent_dies(&guest);
     let path = guest.dir.path().join("state/services/db.json");
     let mut record: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    // A process of ours that is not the server, under the server's recorded number.
+    // A process of ours that is not the server, under the server's recorded number. It must not begin in the same tick of the kernel's
+    // clock (10 ms): number and start are what a process is known by.
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     let mut other = std::process::Command::new("/bin/sleep").arg("300").spawn().unwrap();
     record["run"]["pid"] = other.id().into();
     std::fs::write(&path, record.to_string()).unwrap();
